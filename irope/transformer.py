@@ -1,0 +1,248 @@
+"""The causal Wan2.1 transformer: one class for the 1.3B model, the embedded one and the golden one.
+
+Shape letters: B batch, F latent frames, C channels, H W latent height and width, L = F * tokens-per-frame tokens,
+T text rows, D model width, N heads, K head dimension.
+
+The transformer knows neither caches nor angles: self-attention is a callable (`SelfAttention`) that receives the
+un-rotated queries, keys and values of a layer. Causality comes only from what that callable lets the queries see.
+Key names of the state dict are the published ones, so checkpoints load without renaming.
+
+Rounding order in bfloat16 follows Self-Forcing: RMSNorm normalises in float32, rounds, then multiplies by the weight;
+LayerNorm has float32 internals; modulation sums and gates are in the model's dtype (``modulation_float32`` restores
+the float32 of the official Wan code).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irope.rope import split_head_dim
+
+
+@dataclass(frozen=True)
+class WanConfig:
+    """Geometry of a causal Wan transformer; the defaults are Wan2.1-T2V-1.3B."""
+
+    dim: int = 1536
+    ffn_dim: int = 8960
+    num_heads: int = 12
+    num_layers: int = 30
+    in_dim: int = 16
+    out_dim: int = 16
+    text_len: int = 512
+    text_dim: int = 4096
+    freq_dim: int = 256
+    patch_size: tuple[int, int, int] = (1, 2, 2)
+    eps: float = 1e-6
+    modulation_float32: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "patch_size", tuple(self.patch_size))
+        if self.dim % self.num_heads:
+            raise ValueError(f"dim {self.dim} is not divisible by num_heads {self.num_heads}")
+        split_head_dim(self.head_dim)
+
+    @property
+    def head_dim(self) -> int:
+        return self.dim // self.num_heads
+
+    @property
+    def rope_dims(self) -> tuple[int, int, int]:
+        """Channels of one head rotated by (time, row, column)."""
+        return split_head_dim(self.head_dim)
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Token rows and columns of a latent frame of ``height`` x ``width``.
+
+        Raises:
+            ValueError: the frame is not a whole number of patches.
+        """
+        _, ph, pw = self.patch_size
+        if height % ph or width % pw:
+            raise ValueError(f"latent frame {height}x{width} is not a whole number of {ph}x{pw} patches")
+        return height // ph, width // pw
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> WanConfig:
+        """Read a published ``config.json``; keys that do not concern the geometry are ignored."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{key: value for key, value in values.items() if key in known})
+
+
+class SelfAttention(Protocol):
+    """Rotates and attends for one layer: [B, L, N, K] un-rotated q, k, v in (frame, row, column) order -> [B, L, N, K]."""
+
+    def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor: ...
+
+
+CrossKV = list[tuple[Tensor, Tensor]]
+"""Cross-attention keys and values of one prompt, a pair of [B, T, N, K] per layer."""
+
+
+class RMSNorm(nn.Module):
+    """RMSNorm over the full width with the published rounding: normalise in float32, round, then scale."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+
+
+def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def attention(q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
+    """Unmasked softmax attention with scale 1/sqrt(K); [B, L, N, K] in and out."""
+    out = F.scaled_dot_product_attention(q_BLNK.transpose(1, 2), k_BLNK.transpose(1, 2), v_BLNK.transpose(1, 2))
+    return out.transpose(1, 2)
+
+
+class AttentionProjections(nn.Module):
+    """q, k, v, o with RMSNorm on q and k over the full width, before the split into heads."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.heads = config.num_heads
+        self.q = nn.Linear(config.dim, config.dim)
+        self.k = nn.Linear(config.dim, config.dim)
+        self.v = nn.Linear(config.dim, config.dim)
+        self.o = nn.Linear(config.dim, config.dim)
+        self.norm_q = RMSNorm(config.dim, config.eps)
+        self.norm_k = RMSNorm(config.dim, config.eps)
+
+    def queries(self, x_BLD: Tensor) -> Tensor:
+        return self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
+
+    def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
+        key = self.norm_k(self.k(x_BLD)).unflatten(-1, (self.heads, -1))
+        return key, self.v(x_BLD).unflatten(-1, (self.heads, -1))
+
+    def output(self, x_BLNK: Tensor) -> Tensor:
+        return self.o(x_BLNK.flatten(2))
+
+
+class WanBlock(nn.Module):
+    """One layer: modulated self-attention, cross-attention behind norm3, modulated feed-forward."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        self.modulation = nn.Parameter(torch.randn(1, 6, config.dim) / config.dim**0.5)
+        self.self_attn = AttentionProjections(config)
+        self.norm3 = nn.LayerNorm(config.dim, config.eps)
+        self.cross_attn = AttentionProjections(config)
+        self.ffn = nn.Sequential(
+            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+        )
+
+    def forward(
+        self, x_BLD: Tensor, e_BF6D: Tensor, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
+    ) -> Tensor:
+        frames = e_BF6D.shape[1]
+        # One modulation row per frame, broadcast over the tokens of that frame: [B, F, 1, D].
+        shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation[:, None] + e_BF6D).unsqueeze(3).unbind(2)
+
+        def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+            return (layer_norm(x, self.eps).unflatten(1, (frames, -1)) * (1 + scale) + shift).flatten(1, 2).type_as(x)
+
+        def gated(y: Tensor, gate: Tensor) -> Tensor:
+            return (y.unflatten(1, (frames, -1)) * gate).flatten(1, 2).type_as(x_BLD)
+
+        y = modulated(x_BLD, shift1, scale1)
+        key, value = self.self_attn.keys_values(y)
+        x_BLD = x_BLD + gated(self.self_attn.output(attend(layer, self.self_attn.queries(y), key, value)), gate1)
+        x_BLD = x_BLD + self.cross_attn.output(attention(self.cross_attn.queries(self.norm3(x_BLD)), *cross))
+        return x_BLD + gated(self.ffn(modulated(x_BLD, shift2, scale2)), gate2)
+
+
+class Head(nn.Module):
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.eps = config.eps
+        patch = config.patch_size[0] * config.patch_size[1] * config.patch_size[2]
+        self.head = nn.Linear(config.dim, config.out_dim * patch)
+        self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
+
+    def forward(self, x_BLD: Tensor, e_BFD: Tensor) -> Tensor:
+        shift, scale = (self.modulation[:, None] + e_BFD[:, :, None]).unsqueeze(3).unbind(2)
+        y = layer_norm(x_BLD, self.eps).unflatten(1, (e_BFD.shape[1], -1)) * (1 + scale) + shift
+        return self.head(y.flatten(1, 2).type_as(x_BLD))
+
+
+def time_sinusoid(t: Tensor, dim: int) -> Tensor:
+    """Sinusoid of the timestep, layout [cos | sin], float64 [..., dim]."""
+    half = dim // 2
+    frequency = torch.pow(10000.0, -torch.arange(half, dtype=torch.float64, device=t.device) / half)
+    angle = t.to(torch.float64)[..., None] * frequency
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+class CausalWanTransformer(nn.Module):
+    """Wan2.1 text-to-video transformer with per-frame timesteps and pluggable self-attention."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.dim
+        self.patch_embedding = nn.Conv3d(config.in_dim, dim, config.patch_size, config.patch_size)
+        self.text_embedding = nn.Sequential(
+            nn.Linear(config.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
+        )
+        self.time_embedding = nn.Sequential(nn.Linear(config.freq_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.time_projection = nn.Sequential(nn.SiLU(), nn.Linear(dim, dim * 6))
+        self.blocks = nn.ModuleList(WanBlock(config) for _ in range(config.num_layers))
+        self.head = Head(config)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.patch_embedding.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.patch_embedding.weight.device
+
+    def text_kv(self, text_BTE: Tensor) -> CrossKV:
+        """Cross-attention keys and values of a prompt, made once and reused until the prompt changes.
+
+        Args:
+            text_BTE: text features [B, text_len, text_dim]; rows beyond the prompt's length are zero. They are not
+                masked: the text MLP turns them into a constant row, as in the published models.
+        """
+        context_BTD = self.text_embedding(text_BTE.to(self.dtype))
+        return [block.cross_attn.keys_values(context_BTD) for block in self.blocks]  # type: ignore[union-attr, operator]
+
+    def forward(self, x_BFCHW: Tensor, t_BF: Tensor, cross: CrossKV, attend: SelfAttention) -> Tensor:
+        """Flow v = noise - x0 of F latent frames, [B, F, C, H, W] in the dtype of the model.
+
+        Args:
+            x_BFCHW: noisy latents.
+            t_BF: timestep of every frame, 0..1000.
+            cross: from `text_kv`.
+            attend: self-attention of every layer; see `SelfAttention`.
+        """
+        config = self.config
+        frames = x_BFCHW.shape[1]
+        rows, columns = config.grid(*x_BFCHW.shape[-2:])
+        x_BLD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(2).transpose(1, 2)
+        e_BFD = self.time_embedding(time_sinusoid(t_BF, config.freq_dim).to(self.dtype))
+        e_BF6D = self.time_projection(e_BFD).unflatten(-1, (6, config.dim))
+        if config.modulation_float32:
+            e_BFD, e_BF6D = e_BFD.float(), e_BF6D.float()
+        for layer, block in enumerate(self.blocks):
+            x_BLD = block(x_BLD, e_BF6D, cross[layer], attend, layer)
+        out = self.head(x_BLD, e_BFD)
+        # Patch axes (p_t, p_h, p_w, channel) of the last dimension back to pixels; p_t is 1 in every Wan model.
+        _, ph, pw = config.patch_size
+        out = out.unflatten(-1, (ph, pw, config.out_dim)).unflatten(1, (frames, rows, columns))
+        return out.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
