@@ -1,0 +1,1 @@
+"""Rival cache policies and other generators."""

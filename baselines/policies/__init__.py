@@ -1,0 +1,1 @@
+"""One rival cache policy a file."""

@@ -1,0 +1,1 @@
+"""Scoring, statistics, tables and plots. Reads what a run wrote, never writes into it."""
