@@ -77,7 +77,7 @@ def _canonical(obj: Any, path: str) -> Any:
         case _:
             raise CanonicalError(
                 f"{path or 'the value'} is a {type(obj).__qualname__}, which JSON does not know: "
-                "give numbers, strings, lists, dicts (a dataclass: dataclasses.asdict; an array: .tolist(); a path: str)"
+                "give numbers, strings, lists or dicts (dataclass: dataclasses.asdict, array: .tolist(), path: str)"
             )
 
 
