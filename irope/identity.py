@@ -4,11 +4,10 @@ A key is the hash of a whole resolved configuration subtree. When a key is not f
 differ from one that is there, which is what a user wants to know.
 """
 
-import difflib
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any
 
@@ -41,16 +40,6 @@ def near_miss(a: Any, b: Any) -> list[str]:
     Raises CanonicalError as `canonical_json` does.
     """
     return _differing(_canonical(a, ""), _canonical(b, ""), "")
-
-
-def nearest(name: str, choices: Iterable[str], limit: int = 3) -> list[str]:
-    """The choices most like `name`, best first: for "did you mean" after a misspelt name. Upper case is ignored."""
-    by_folded = {choice.casefold(): choice for choice in sorted(choices)}
-    folded = name.casefold()
-    close = difflib.get_close_matches(folded, by_folded, n=limit, cutoff=0.55)
-    # A name cut short, or one word of it, is a common slip that difflib scores low.
-    parts = [choice for choice in by_folded if len(folded) > 2 and folded in choice and choice not in close]
-    return [by_folded[choice] for choice in [*close, *parts][:limit]]
 
 
 def _canonical(obj: Any, path: str) -> Any:

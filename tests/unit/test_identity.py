@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from irope.identity import CanonicalError, canonical_json, config_key, near_miss, nearest
+from irope.identity import CanonicalError, canonical_json, config_key, near_miss
 
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 JSON = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=12)
@@ -106,20 +106,3 @@ def test_key_is_the_same_in_another_process():
     code = f"from irope.identity import config_key; print(config_key({obj!r}))"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert other.stdout.strip() == config_key(obj)
-
-
-@pytest.mark.parametrize(
-    ("name", "first"),
-    [
-        ("rollingsink", "rolling_sink"),
-        ("Infinity", "infinity"),
-        ("lonlive", "longlive"),
-        ("forcing", "rolling_forcing"),
-    ],
-)
-def test_nearest(name, first):
-    assert nearest(name, ["rolling_sink", "infinity", "longlive", "rolling_forcing", "memrope"])[0] == first
-
-
-def test_nearest_of_nothing_like_it():
-    assert nearest("xyz", ["rolling_sink", "infinity"]) == []
