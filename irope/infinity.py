@@ -60,7 +60,8 @@ class InfinityRope(CachePolicy):
 
     def check(self, block: int, latents: int | None, horizon: int) -> None:
         super().check(block, latents, horizon)
-        assert self.f0 is not None and self.flush_keep is not None
+        assert self.f0 is not None  # filled by __post_init__
+        assert self.flush_keep is not None
         if self.f0 < self.sink + block:
             raise PolicyError(
                 f"f0 {self.f0} leaves no room for sink {self.sink} + block {block}; nearest valid: {self.sink + block}"
@@ -69,7 +70,8 @@ class InfinityRope(CachePolicy):
             raise PolicyError("flush_keep and cut_delta must not be negative; nearest valid value: 0")
 
     def plan(self, view: CacheView) -> CachePlan:
-        assert self.f0 is not None and self.flush_keep is not None
+        assert self.f0 is not None  # filled by __post_init__
+        assert self.flush_keep is not None
         n = len(view.block)
         sink, past = split_window(view.frames, n, self.window, self.sink)
         if view.event is CacheEvent.SCENE_CUT or (view.event is CacheEvent.PROMPT_SWITCH and self.on_switch == "flush"):

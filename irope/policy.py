@@ -101,7 +101,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Select:
-    """Fill memory pages ``pages`` with the best tokens of ``sources``, scored per layer by the policy's `TokenScorer`."""
+    """Fill memory pages ``pages`` with the best tokens of ``sources``, scored per layer by `CachePolicy.scorer`."""
 
     pages: tuple[str, ...]
     sources: tuple[PageId, ...]
@@ -174,7 +174,7 @@ class CachePolicy(ABC):
         return self.window
 
     def check(self, block: int, latents: int | None, horizon: int) -> None:
-        """Raise `PolicyError` when the settings cannot work for blocks of ``block`` frames or a video of ``latents``."""
+        """Raise `PolicyError` when the settings cannot work for blocks of ``block`` frames in videos of ``latents``."""
         if self.sink < 0:
             raise PolicyError(f"sink must not be negative, got {self.sink}; nearest valid value: 0")
         if self.sink + block > self.window:
@@ -185,7 +185,9 @@ class CachePolicy(ABC):
             )
 
 
-def split_window(frames: tuple[int, ...], block: int, window: int, sink: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def split_window(
+    frames: tuple[int, ...], block: int, window: int, sink: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """(sink frames, past frames): the oldest ``sink`` frames, and the newest of the others that fit in the window.
 
     The window counts sink + past + the new block of ``block`` frames. The sink is the oldest frames *held*, so a

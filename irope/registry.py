@@ -83,12 +83,12 @@ def make_policy(name: str, values: Mapping[str, Any] | None = None) -> CachePoli
         PolicyError: unknown policy, unknown field, a value of the wrong type, or settings the policy refuses.
     """
     policy = policy_class(name)
-    types = {key: kind for key, kind in get_type_hints(policy).items() if key in policy_fields(policy)}
+    kinds = {key: kind for key, kind in get_type_hints(policy).items() if key in policy_fields(policy)}
     for key, value in (values or {}).items():
-        if key not in types:
-            raise PolicyError(f"policy {name!r} has no setting {key!r}{hint(key, types)}")
-        if not _matches(value, types[key]):
-            raise PolicyError(f"policy {name!r}: {key}={value!r} is not valid; {_describe(value, types[key])}")
+        if key not in kinds:
+            raise PolicyError(f"policy {name!r} has no setting {key!r}{hint(key, kinds)}")
+        if not _matches(value, kinds[key]):
+            raise PolicyError(f"policy {name!r}: {key}={value!r} is not valid; {_describe(value, kinds[key])}")
     return policy(**dict(values or {}))
 
 
@@ -103,7 +103,8 @@ def _matches(value: Any, kind: Any) -> bool:
 
 
 def _describe(value: Any, kind: Any) -> str:
-    if get_origin(kind) is Literal:
-        return f"expected one of them{hint(str(value), [str(choice) for choice in get_args(kind)])}"
-    names = [getattr(option, "__name__", str(option)) for option in get_args(kind) or (kind,)]
-    return "expected " + " or ".join(names).replace("NoneType", "null")
+    options = [kind] if get_origin(kind) not in (Union, types.UnionType) else list(get_args(kind))
+    choices = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
+    if choices:
+        return "it is not one of the choices" + hint(str(value), choices)
+    return "expected " + " or ".join(option.__name__ for option in options).replace("NoneType", "null")

@@ -1,0 +1,254 @@
+"""Rollout: execute a schedule's operations on a model, block by block, without anything that grows with duration.
+
+Shape letters: B batch, F latent frames, C channels, H W latent size, M pixel frames.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from irope.cache import ArenaShape, KVArena
+from irope.noise import NoiseSource
+from irope.policy import CacheEvent, CachePlan, CachePolicy, Recompute
+from irope.sampler import Sampler, clean, renoise
+from irope.schedules import SCHEDULES, Context, Denoise, Emit, Events, Op, Restart, Run
+from irope.transformer import CausalWanTransformer, CrossKV
+
+
+class FrameDecoder(Protocol):
+    """A stream of latents becoming pixel frames: the first latent gives one frame, every later one four."""
+
+    def __call__(self, latents_BFCHW: Tensor) -> Tensor:
+        """Latents [B, n, C, h, w] -> uint8 frames [B, m, H, W, 3] on the CPU."""
+
+    def state(self) -> dict[str, Tensor]: ...
+
+    def load_state(self, tensors: dict[str, Tensor]) -> None: ...
+
+
+class VideoCodec(Protocol):
+    """What the Wan VAE and the embedded codec have in common."""
+
+    def decoder(self) -> FrameDecoder: ...
+
+    def encode(self, video_BMCHW: Tensor) -> Tensor:
+        """Video [B, M, 3, H, W] in [-1, 1] -> latents [B, 1 + (M-1)/4, C, h, w]."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One finished block.
+
+    Attributes:
+        index: number of the block in the video.
+        latents: clean latents [B, F, C, H, W].
+        frames: uint8 pixels [B, M, H, W, 3] on the CPU, or None without a codec.
+        plan: the cache plan behind it.
+        seconds: wall time since the previous block left (device work finished).
+    """
+
+    index: int
+    event: CacheEvent
+    segment: int
+    latents: Tensor
+    frames: Tensor | None
+    plan: CachePlan | None
+    seconds: float
+
+
+@dataclass
+class Rollout:
+    """A video (or a batch in lock step) under one policy, one sampler and one timed prompt script.
+
+    Iterating yields a `Block` as soon as it is clean. Memory is constant once the window is full: pages, the latents
+    that a recache may need, the blocks being denoised.
+
+    Attributes:
+        texts: text features [B, text_len, text_dim] of a prompt segment, by its number.
+        noise: see `irope.noise`; a longer video starts with the noise of a shorter one.
+        frame_shape: (channels, height, width) of a latent frame.
+        codec: decodes on the way; needed by the ``restart`` schedule, which encodes a pixel frame again.
+    """
+
+    model: CausalWanTransformer
+    policy: CachePolicy
+    events: Events
+    sampler: Sampler
+    texts: Callable[[int], Tensor]
+    noise: NoiseSource
+    frame_shape: tuple[int, int, int]
+    codec: VideoCodec | None = None
+    batch: int = 1
+    block: int = 3
+    horizon: int = 21
+    arena: KVArena = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.policy.check(self.block, self.events.blocks * self.block, self.horizon)
+        grid = self.model.config.grid(*self.frame_shape[1:])
+        shape = ArenaShape(self.policy.capacity(self.block), grid, self.batch)
+        self.arena = KVArena(self.model.config, shape, self.model.dtype, self.model.device)
+        self.arena.keep_queries = "queries" in self.policy.needs
+        self._cross: tuple[int, CrossKV] | None = None
+        self._noisy: dict[int, Tensor] = {}  # first frame of a block in progress -> its latents at the present noise
+        self._clean: dict[int, Tensor] = {}  # first frame of a block -> x0, until its context pass
+        self._recent: dict[int, Tensor] = {}  # latent frame -> clean latents [B, C, H, W], for recache and restart
+        self._plan: CachePlan | None = None
+        self._decoder = self.codec.decoder() if self.codec is not None else None
+        self._pixel = 0  # pixel frames decoded since the last restart
+        self._anchor: Tensor | None = None  # the pixel frame that a restart will encode, [B, H, W, 3] uint8
+        self._done = 0  # operations executed
+
+    def operations(self) -> Iterator[Op]:
+        """The integer operations of this roll-out, from the start."""
+        return SCHEDULES[self.policy.schedule](
+            self.policy, self.events, Run(self.sampler.steps, self.block, self.horizon)
+        )
+
+    @torch.inference_mode()
+    def __iter__(self) -> Iterator[Block]:
+        start, resumed = time.perf_counter(), self._done > 0
+        for number, op in enumerate(self.operations()):
+            own_plan = op.plan if isinstance(op, (Denoise, Context)) else None
+            if number < self._done:
+                self._plan = own_plan or self._plan
+                continue
+            if resumed and isinstance(op, Context) and own_plan is None and self._plan is not None:
+                self.arena.stage(self._plan)  # `load_state` brought the pages back, not their rotated copies
+            self._plan, self._done, resumed = own_plan or self._plan, number + 1, False
+            match op:
+                case Denoise():
+                    self._denoise(op)
+                case Context():
+                    self._context(op)
+                case Restart():
+                    self._restart(op)
+                case Emit():
+                    latents = self._clean[op.frames[0]]
+                    frames = self._decode(op, latents)
+                    if self.model.device.type == "cuda":
+                        torch.cuda.synchronize()
+                    now = time.perf_counter()
+                    yield Block(op.block, op.event, op.segment, latents, frames, self._plan, now - start)
+                    start = time.perf_counter()
+
+    # --- operations -------------------------------------------------------------------------------------------------
+
+    def _text(self, segment: int) -> CrossKV:
+        """Cross-attention keys and values of a segment, made once at its first call."""
+        if self._cross is None or self._cross[0] != segment:
+            self._cross = (segment, self.model.text_kv(self.texts(segment).to(self.model.device)))
+        return self._cross[1]
+
+    def _forward(self, x_BFCHW: Tensor, t: list[float], segment: int) -> Tensor:
+        t_BF = torch.tensor(t, dtype=torch.float32).to(x_BFCHW.device).expand(x_BFCHW.shape[0], -1)
+        return self.model(x_BFCHW, t_BF, self._text(segment), self.arena)
+
+    def _denoise(self, op: Denoise) -> None:
+        if op.plan is not None:
+            if op.plan.recompute is not None:
+                self._recompute(op.plan.recompute, op.segment)
+            self.arena.execute(op.plan, op.segment, self.policy.scorer)
+        starts = op.frames[:: self.block]
+        for number, start in enumerate(starts):
+            if start not in self._noisy:
+                self._noisy[start] = self._draw(op.noise_block + number, 0)
+        x = torch.cat([self._noisy[start] for start in starts], dim=1)
+        levels = [level for level in op.levels for _ in range(self.block)]
+        v = self._forward(x, [self.sampler.timesteps[level] for level in levels], op.segment)
+        sigma_F = torch.tensor([self.sampler.sigmas[level] for level in levels], device=x.device)
+        x0 = clean(x, v, sigma_F[:, None, None, None])
+        for number, (start, level, x0_block) in enumerate(
+            zip(starts, op.levels, x0.split(self.block, dim=1), strict=True)
+        ):
+            self._clean[start] = x0_block
+            if level + 1 < self.sampler.steps:
+                eps = self._draw(op.noise_block + number, level + 1)
+                self._noisy[start] = renoise(x0_block, eps, self.sampler.sigmas[level + 1])
+            else:
+                del self._noisy[start]
+
+    def _draw(self, block: int, step: int) -> Tensor:
+        """Noise in the dtype of the model, as the published code draws it."""
+        return self.noise(block, step).to(self.model.device, self.model.dtype)
+
+    def _context(self, op: Context) -> None:
+        if op.plan is not None:
+            self.arena.execute(op.plan, op.segment, self.policy.scorer)
+        self.arena.writing(op.frames, op.segment)
+        x0 = self._clean[op.frames[0]]
+        self._forward(x0, [0.0] * len(op.frames), op.segment)
+        if op.frames[0] not in self._noisy:  # clean for good; Rolling Forcing passes here before that, too
+            self._remember(op.frames, x0)
+            del self._clean[op.frames[0]]
+
+    def _remember(self, frames: tuple[int, ...], x0_BFCHW: Tensor) -> None:
+        self._recent |= {frame: x0_BFCHW[:, i] for i, frame in enumerate(frames)}
+        for frame in sorted(self._recent)[: -max(self.policy.window, self.block)]:
+            del self._recent[frame]
+
+    def _recompute(self, plan: Recompute, segment: int) -> None:
+        """KV Recache: encode clean latents again, in one call at timestep 0, under the new prompt."""
+        self.arena.execute_recompute(plan, segment)
+        x0 = torch.stack([self._recent[frame] for frame in plan.frames], dim=1)
+        self._forward(x0, [0.0] * len(plan.frames), segment)
+
+    def _restart(self, op: Restart) -> None:
+        """Begin an independent roll-out whose first frames are re-encoded from the end of the last one."""
+        if self.codec is None or self._anchor is None:
+            raise ValueError("a schedule that restarts encodes a pixel frame again and so needs a codec")
+        pixels = self._anchor.to(self.model.device).float() / 127.5 - 1
+        anchor = self.codec.encode(pixels.movedim(-1, 1)[:, None])[:, 0].to(self.model.dtype)
+        last = sorted(self._recent)[len(self._recent) - op.overlap + 1 :]
+        context = [anchor, *(self._recent[frame] for frame in last)]
+        self.arena.clear()
+        self._decoder, self._pixel = self.codec.decoder(), 0
+        self._recent, self._noisy = {}, {}
+        self._clean = {0: torch.stack(context, dim=1)}
+
+    def _decode(self, op: Emit, latents: Tensor) -> Tensor | None:
+        if self._decoder is None:
+            return None
+        frames = self._decoder(latents)
+        if self.policy.schedule == "restart":
+            wanted = 4 * (self.policy.window - getattr(self.policy, "overlap", self.block)) - self._pixel
+            if 0 <= wanted < frames.shape[1]:
+                self._anchor = frames[:, wanted].clone()
+        self._pixel += frames.shape[1]
+        return frames if op.pixels is None else frames[:, : op.pixels]
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, JSON record) from which `load_state` continues with the same frames; call between two blocks."""
+        tensors, arena = self.arena.state()
+        named = {f"arena.{key}": value for key, value in tensors.items()}
+        for group, store in (("noisy", self._noisy), ("clean", self._clean), ("recent", self._recent)):
+            named |= {f"{group}.{frame}": value.contiguous() for frame, value in store.items()}
+        if self._decoder is not None:
+            named |= {f"decoder.{key}": value for key, value in self._decoder.state().items()}
+        if self._anchor is not None:
+            named["anchor.0"] = self._anchor
+        return named, {"arena": arena, "done": self._done, "pixel": self._pixel}
+
+    def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
+        """Continue where `state` was taken: same configuration, prompt and seed, else the frames are meaningless."""
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
+
+        self.arena.load_state(group("arena"), record["arena"])
+        device = self.model.device
+        self._noisy, self._clean, self._recent = (
+            {int(frame): t.to(device) for frame, t in group(name).items()} for name in ("noisy", "clean", "recent")
+        )
+        if self._decoder is not None:
+            self._decoder.load_state(group("decoder"))
+        self._anchor = tensors.get("anchor.0")
+        self._done, self._pixel = record["done"], record["pixel"]
