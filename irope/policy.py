@@ -209,10 +209,17 @@ def pages_after(view: CacheView, plan: CachePlan, commit: bool) -> tuple[Page, .
         PolicyError: the plan contradicts itself or the view; see `check_plan`.
     """
     held = {page.id: page for page in view.pages}
-    if plan.recompute is not None:
-        held |= {frame: Page(frame, view.segment) for frame in plan.recompute.store}
-    made: Iterable[str] = [merge.page for merge in plan.merge] + [page for s in plan.select for page in s.pages]
-    held |= {name: Page(name, view.segment) for name in made}
+    again = plan.recompute
+    if again is not None:  # it leaves nothing but what it reads and stores
+        held = {page: entry for page, entry in held.items() if page in again.read}
+        held |= {frame: Page(frame, view.segment) for frame in again.store}
+    for write in (*plan.merge, *plan.select):
+        sources = [page for page, _ in write.terms] if isinstance(write, Merge) else write.sources
+        unknown = [page for page in sources if page not in held]
+        if unknown:
+            raise PolicyError(f"{write} takes from pages the cache does not hold: {unknown}; it holds {list(held)}")
+        made = (write.page,) if isinstance(write, Merge) else write.pages
+        held |= {name: Page(name, view.segment) for name in made}
     check_plan(view, plan, held.keys())
     kept = {page: held[page] for page in (*plan.read, *plan.retain)}
     if commit:

@@ -163,6 +163,8 @@ def restart(policy: CachePolicy, events: Events, run: Run) -> Iterator[Op]:
         if rollout:
             yield Restart(overlap, keep)
         for local in range(per_rollout):
+            if pixels_here <= 0:  # the video ends within its last roll-out
+                return
             frames = _frames(local, run.block)
             view = CacheView(pages, frames, CacheEvent.BLOCK, segment, run.horizon)
             plan = policy.plan(view)
@@ -170,12 +172,9 @@ def restart(policy: CachePolicy, events: Events, run: Run) -> Iterator[Op]:
                 for step in range(run.steps):
                     yield Denoise(frames, (step,), plan if step == 0 else None, event, segment, first + local)
             decoded = TEMPORAL_STRIDE * run.block - (TEMPORAL_STRIDE - 1 if local == 0 else 0)
-            if pixels_here > 0:
-                pixels = None if pixels_here >= decoded else pixels_here
-                yield Emit(frames, first + local, segment, event if local == 0 else CacheEvent.BLOCK, pixels)
-                pixels_here -= decoded
-            elif final:
-                return
+            pixels = None if pixels_here >= decoded else pixels_here
+            yield Emit(frames, first + local, segment, event if local == 0 else CacheEvent.BLOCK, pixels)
+            pixels_here -= decoded
             yield Context(frames, plan if rollout and local == 0 else None, segment)
             pages = pages_after(view, plan, commit=True)
         rollout += 1

@@ -32,7 +32,7 @@ class RollingForcing(CachePolicy):
         start, n = view.block[0], len(view.block)
         sink, rest = view.frames[: self.sink], view.frames[self.sink :]
         if view.call is Call.CONTEXT:
-            read = view.frames[-(self.window - n) :]
+            read = view.frames[max(0, len(view.frames) - (self.window - n)) :]
             retain = tuple(frame for frame in sink if frame not in read)
             return CachePlan(read, key_index=read, query_index=view.block, retain=retain)
         past = rest[len(rest) - max(0, min(len(rest), self.window - n - self.sink)) :]
