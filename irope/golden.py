@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from irope.errors import UserError
 from irope.policy import CacheEvent, CachePolicy
 from irope.registry import make_policy
 from irope.rollout import Rollout
@@ -31,7 +32,7 @@ SHIFT = 5.0
 WEIGHTS = "weights.safetensors"
 
 
-class GoldenError(ValueError):
+class GoldenError(UserError, ValueError):
     """A recording cannot be read or its name is not understood."""
 
 

@@ -13,11 +13,13 @@ from dataclasses import asdict, dataclass
 from enum import Enum
 from typing import Any, ClassVar, Protocol
 
+from irope.errors import UserError
+
 PageId = int | str
 """A latent frame (0-based number) or a named memory page."""
 
 
-class PolicyError(ValueError):
+class PolicyError(UserError, ValueError):
     """A policy's settings or its plan are impossible; the message says which and what would be possible."""
 
 
@@ -162,6 +164,7 @@ class CachePolicy(ABC):
     name: ClassVar[str] = ""
     schedule: ClassVar[str] = "chunkwise"
     source: ClassVar[str] = ""
+    steps: ClassVar[tuple[int, ...] | None] = None  # nominal denoising steps, where a method must not use the model's
     needs: ClassVar[frozenset[str]] = frozenset()
     scorer: ClassVar[TokenScorer | None] = None
 

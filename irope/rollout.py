@@ -215,7 +215,7 @@ class Rollout:
     def _decode(self, op: Emit, latents: Tensor) -> Tensor | None:
         if self._decoder is None:
             return None
-        frames = self._decoder(latents)
+        frames = self._decoder(latents).cpu()
         if self.policy.schedule == "restart":
             wanted = 4 * (self.policy.window - getattr(self.policy, "overlap", self.block)) - self._pixel
             if 0 <= wanted < frames.shape[1]:

@@ -11,6 +11,7 @@ from fractions import Fraction
 from math import ceil, floor, isfinite
 from typing import Any, Literal, NoReturn, get_args
 
+from irope.errors import UserError
 from irope.policy import CacheEvent
 from irope.registry import hint
 
@@ -29,7 +30,7 @@ class Source:
     text: str = ""
 
 
-class ScriptError(ValueError):
+class ScriptError(UserError, ValueError):
     """A prompt script, or a duration, is not valid. The message names file, line and column and shows the place."""
 
     def __init__(self, message: str, source: Source | None = None, column: int | None = None) -> None:

@@ -23,6 +23,7 @@ class RollingForcing(CachePolicy):
     sink: int = 3
 
     schedule = "rolling_window"
+    steps = (1000, 800, 600, 400, 200)
     source = "arXiv 2509.25161; TencentARC/RollingForcing a1477d0"
 
     def capacity(self, block: int) -> int:

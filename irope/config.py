@@ -1,0 +1,171 @@
+"""Hydra configuration: composition with near-name hints, methods made from registered policies, typed reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+import conf
+from irope.errors import UserError
+from irope.policy import CachePolicy, PolicyError
+from irope.registry import hint, make_policy, policies, policy_fields
+
+CONF = Path(conf.__file__).parent
+GROUPS = ("model", "method", "prompts")
+
+
+class ConfigError(UserError, ValueError):
+    """An override or a value of the configuration is not valid."""
+
+
+def _store_methods() -> None:
+    """Every registered policy is a method of its own name, with its settings as defaults."""
+    store = ConfigStore.instance()
+    for name, policy in policies().items():
+        summary = (policy.__doc__ or "").strip().splitlines()
+        node = {
+            "name": name,
+            "description": summary[0] if summary else "",
+            "steps": list(policy.steps) if policy.steps else None,
+            "policy": {"name": name, **policy_fields(policy)},
+        }
+        store.store(group="method", name=name, node=node, package="video.method")
+
+
+def group_options(group: str) -> list[str]:
+    """Names that ``group=`` accepts."""
+    names = {path.stem for path in (CONF / group).glob("*.yaml")}
+    return sorted(names | set(policies())) if group == "method" else sorted(names)
+
+
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    _store_methods()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return compose("config", list(overrides))
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(f"cannot read the overrides {' '.join(overrides)}: {_first_lines(error)}") from error
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(line.strip() for line in str(error).splitlines()[:2])
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterable[str]:
+    for key in config:
+        name = f"{prefix}{key}"
+        yield name
+        if OmegaConf.is_config(child := config._get_node(key)) and OmegaConf.is_dict(child):
+            yield from _leaves(child, f"{name}.")
+
+
+def quote(override: str) -> str:
+    """Quote a prompt script given as ``prompt=...``, so that '|', '[', ';' and commas need no second quoting."""
+    match = re.fullmatch(r"(?s)((?:video\.)?prompt)=(.*)", override)
+    if match is None or match[2] in ("", "null") or match[2][0] in "'\"":
+        return override
+    escaped = match[2].replace("\\", "\\\\").replace('"', '\\"')
+    return f'{match[1]}="{escaped}"'
+
+
+def load(overrides: Sequence[str]) -> DictConfig:
+    """Compose the configuration from Hydra overrides.
+
+    Raises:
+        ConfigError: an unknown group option or key (with the nearest one), or an override that cannot be parsed.
+    """
+    overrides = [quote(override) for override in overrides]
+    groups: list[str] = []
+    for override in overrides:
+        key, equals, value = override.lstrip("+~").partition("=")
+        if not equals and not override.startswith("~"):
+            raise ConfigError(f"{override!r} is not an override; write key=value, for example method=infinity_rope")
+        if key in GROUPS:
+            if value not in group_options(key):
+                raise ConfigError(f"{key}={value}: unknown {key}{hint(value, group_options(key))}")
+            groups.append(override)
+    known = list(_leaves(_compose(groups)))
+    for override in overrides:
+        key = override.partition("=")[0]
+        if key not in GROUPS and key not in known and not key.startswith("+"):
+            raise ConfigError(f"unknown key {key!r}{_near_key(key, known)}")
+    return _compose(overrides)
+
+
+def _near_key(key: str, known: list[str]) -> str:
+    """The same last word elsewhere comes first: ``window`` means ``video.method.policy.window``."""
+    same = [name for name in known if name.rpartition(".")[2] == key.rpartition(".")[2]]
+    if same:
+        return f"; did you mean {' or '.join(same)}?"
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent and parent]
+    return hint(key, siblings or [name for name in known if "." not in name])
+
+
+def policy_from(config: DictConfig) -> CachePolicy:
+    """The cache policy of ``video.method``.
+
+    Raises:
+        PolicyError: naming the configuration key at fault.
+    """
+    values = OmegaConf.to_container(config.video.method.policy, resolve=True)
+    assert isinstance(values, dict)
+    settings = {str(key): value for key, value in values.items() if key != "name"}
+    try:
+        return make_policy(str(values["name"]), settings)
+    except PolicyError as error:
+        raise PolicyError(f"video.method.policy: {error}") from error
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Read ``key`` of a configuration as one type, with the key named in the error."""
+
+    config: DictConfig
+    key: str
+
+    def _fail(self, value: Any, expected: str) -> ConfigError:
+        return ConfigError(f"{self.key}={value}: expected {expected}")
+
+    def value(self) -> Any:
+        try:
+            return OmegaConf.select(self.config, self.key)
+        except OmegaConfBaseException as error:
+            raise ConfigError(f"{self.key}: {_first_lines(error)}") from error
+
+    def integer(self, least: int, most: int | None = None) -> int:
+        value = self.value()
+        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+            raise self._fail(value, f"a whole number from {least}" + (f" to {most}" if most is not None else " up"))
+        return value
+
+    def flag(self) -> bool:
+        if not isinstance(value := self.value(), bool):
+            raise self._fail(value, "true or false")
+        return value
+
+    def one_of(self, *choices: str) -> str:
+        if (value := self.value()) not in choices:
+            raise ConfigError(f"{self.key}={value} is not valid{hint(str(value), choices)}")
+        return str(value)
+
+    def seconds(self) -> float | None:
+        value = self.value()
+        if value is not None and (not isinstance(value, (int, float)) or isinstance(value, bool)):
+            raise self._fail(value, "seconds as a number, or null")
+        return None if value is None else float(value)
+
+    def text(self) -> str | None:
+        value = self.value()
+        return None if value is None else str(value)
