@@ -87,7 +87,7 @@ def rotate(x_BLHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
     Multiplies in float32 (float64 for a float64 input) and rounds once to the dtype of the input.
     """
-    work = x_BLHD.dtype if x_BLHD.dtype == torch.float64 else torch.float32
-    even, odd = x_BLHD.to(work).unflatten(-1, (-1, 2)).unbind(-1)
-    cos, sin = cos.to(work), sin.to(work)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2).to(x_BLHD.dtype)
+    work = torch.float64 if x_BLHD.dtype == torch.float64 else torch.float32
+    pairs_BLHP = torch.view_as_complex(x_BLHD.to(work).contiguous().unflatten(-1, (-1, 2)))
+    turned_BLHP = pairs_BLHP * torch.complex(cos.to(work), sin.to(work))  # one kernel instead of ten
+    return torch.view_as_real(turned_BLHP).flatten(-2).to(x_BLHD.dtype)

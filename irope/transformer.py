@@ -1,6 +1,6 @@
 """The causal Wan2.1 transformer: one class for the 1.3B model, the embedded one and the golden one.
 
-Shape letters: B batch, F latent frames, C channels, H W latent height and width, L = F * tokens-per-frame tokens,
+Shape letters: B batch, F latent frames, C channels, H W latent height and width, S tokens per frame, L = F * S tokens,
 T text rows, D model width, N heads, K head dimension.
 
 The transformer knows neither caches nor angles: self-attention is a callable (`SelfAttention`) that receives the
@@ -76,7 +76,7 @@ class WanConfig:
 
 
 class SelfAttention(Protocol):
-    """Rotates and attends for one layer: [B, L, N, K] un-rotated q, k, v in (frame, row, column) order -> [B, L, N, K]."""
+    """Rotates and attends for one layer: raw q, k, v [B, L, N, K] in (frame, row, column) order -> [B, L, N, K]."""
 
     def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor: ...
 
@@ -94,12 +94,15 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).type_as(x) * self.weight
+        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).type_as(x) * self.weight
 
 
 def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def modulate(x_BFSD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return (x_BFSD * (1 + scale) + shift).type_as(x_BFSD)
 
 
 def attention(q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
@@ -113,7 +116,7 @@ class AttentionProjections(nn.Module):
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
-        self.heads = config.num_heads
+        self.head_shape = (config.num_heads, config.head_dim)
         self.q = nn.Linear(config.dim, config.dim)
         self.k = nn.Linear(config.dim, config.dim)
         self.v = nn.Linear(config.dim, config.dim)
@@ -121,12 +124,13 @@ class AttentionProjections(nn.Module):
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
 
-    def queries(self, x_BLD: Tensor) -> Tensor:
-        return self.norm_q(self.q(x_BLD)).unflatten(-1, (self.heads, -1))
+    def queries(self, x: Tensor) -> Tensor:
+        """[B, tokens in one or two axes, D] -> [B, L, N, K]."""
+        return self.norm_q(self.q(x)).view(len(x), -1, *self.head_shape)
 
-    def keys_values(self, x_BLD: Tensor) -> tuple[Tensor, Tensor]:
-        key = self.norm_k(self.k(x_BLD)).unflatten(-1, (self.heads, -1))
-        return key, self.v(x_BLD).unflatten(-1, (self.heads, -1))
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (len(x), -1, *self.head_shape)
+        return self.norm_k(self.k(x)).view(shape), self.v(x).view(shape)
 
     def output(self, x_BLNK: Tensor) -> Tensor:
         return self.o(x_BLNK.flatten(2))
@@ -147,23 +151,20 @@ class WanBlock(nn.Module):
         )
 
     def forward(
-        self, x_BLD: Tensor, e_BF6D: Tensor, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
+        self, x_BFSD: Tensor, e_BF6D: Tensor, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
     ) -> Tensor:
-        frames = e_BF6D.shape[1]
         # One modulation row per frame, broadcast over the tokens of that frame: [B, F, 1, D].
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation[:, None] + e_BF6D).unsqueeze(3).unbind(2)
 
-        def modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-            return (layer_norm(x, self.eps).unflatten(1, (frames, -1)) * (1 + scale) + shift).flatten(1, 2).type_as(x)
+        def add(y: Tensor, gate: Tensor) -> Tensor:
+            return x_BFSD + (y.view(x_BFSD.shape) * gate).type_as(x_BFSD)
 
-        def gated(y: Tensor, gate: Tensor) -> Tensor:
-            return (y.unflatten(1, (frames, -1)) * gate).flatten(1, 2).type_as(x_BLD)
-
-        y = modulated(x_BLD, shift1, scale1)
+        y = modulate(layer_norm(x_BFSD, self.eps), shift1, scale1)
         key, value = self.self_attn.keys_values(y)
-        x_BLD = x_BLD + gated(self.self_attn.output(attend(layer, self.self_attn.queries(y), key, value)), gate1)
-        x_BLD = x_BLD + self.cross_attn.output(attention(self.cross_attn.queries(self.norm3(x_BLD)), *cross))
-        return x_BLD + gated(self.ffn(modulated(x_BLD, shift2, scale2)), gate2)
+        x_BFSD = add(self.self_attn.output(attend(layer, self.self_attn.queries(y), key, value)), gate1)
+        y = attention(self.cross_attn.queries(self.norm3(x_BFSD)), *cross)
+        x_BFSD = x_BFSD + self.cross_attn.output(y).view(x_BFSD.shape)
+        return add(self.ffn(modulate(layer_norm(x_BFSD, self.eps), shift2, scale2)), gate2)
 
 
 class Head(nn.Module):
@@ -174,10 +175,9 @@ class Head(nn.Module):
         self.head = nn.Linear(config.dim, config.out_dim * patch)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
-    def forward(self, x_BLD: Tensor, e_BFD: Tensor) -> Tensor:
+    def forward(self, x_BFSD: Tensor, e_BFD: Tensor) -> Tensor:
         shift, scale = (self.modulation[:, None] + e_BFD[:, :, None]).unsqueeze(3).unbind(2)
-        y = layer_norm(x_BLD, self.eps).unflatten(1, (e_BFD.shape[1], -1)) * (1 + scale) + shift
-        return self.head(y.flatten(1, 2).type_as(x_BLD))
+        return self.head(modulate(layer_norm(x_BFSD, self.eps), shift, scale))
 
 
 def time_sinusoid(t: Tensor, dim: int) -> Tensor:
@@ -232,17 +232,17 @@ class CausalWanTransformer(nn.Module):
             attend: self-attention of every layer; see `SelfAttention`.
         """
         config = self.config
-        frames = x_BFCHW.shape[1]
         rows, columns = config.grid(*x_BFCHW.shape[-2:])
-        x_BLD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(2).transpose(1, 2)
+        x_BFSD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
+        x_BFSD = x_BFSD.contiguous()  # else every later sum would inherit the channels-outermost layout
         e_BFD = self.time_embedding(time_sinusoid(t_BF, config.freq_dim).to(self.dtype))
         e_BF6D = self.time_projection(e_BFD).unflatten(-1, (6, config.dim))
         if config.modulation_float32:
             e_BFD, e_BF6D = e_BFD.float(), e_BF6D.float()
         for layer, block in enumerate(self.blocks):
-            x_BLD = block(x_BLD, e_BF6D, cross[layer], attend, layer)
-        out = self.head(x_BLD, e_BFD)
+            x_BFSD = block(x_BFSD, e_BF6D, cross[layer], attend, layer)
+        out = self.head(x_BFSD, e_BFD)
         # Patch axes (p_t, p_h, p_w, channel) of the last dimension back to pixels; p_t is 1 in every Wan model.
         _, ph, pw = config.patch_size
-        out = out.unflatten(-1, (ph, pw, config.out_dim)).unflatten(1, (frames, rows, columns))
+        out = out.view(*x_BFCHW.shape[:2], rows, columns, ph, pw, config.out_dim)
         return out.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
