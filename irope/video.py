@@ -151,17 +151,26 @@ class VideoWriter:
         self._open = []
         return self.saved
 
-    def finish(self) -> Progress:
-        """Join the chunks under the final names and remove them. VideoError if there is no frame, or one is missing."""
+    def finish(self, keep_chunks: bool = False) -> Progress:
+        """Join the chunks under the final names. VideoError if there is no frame, or one is missing.
+
+        With `keep_chunks` an earlier checkpoint stays valid until `clean`: for a caller who has more to write before
+        the video counts as done, and may be killed before that.
+        """
         done = self.checkpoint()
         if not done.frames:
             raise VideoError(errno.EINVAL, "no frame was written", str(self.path))
         for codec in reversed(self.codecs):  # the mp4 last: where it is, all is
             parts = [self._chunk_path(codec, number) for number in range(done.chunks)]
             _join(parts, self.path.with_suffix(codec.suffix), codec, self.fps, done.frames)
+        if not keep_chunks:
+            self.clean()
+        return done
+
+    def clean(self) -> None:
+        """Remove the chunks, and with them the way back to a checkpoint."""
         with _reported(self.parts):
             shutil.rmtree(self.parts)
-        return done
 
     def __enter__(self) -> Self:
         return self

@@ -112,6 +112,17 @@ def test_killed_and_resumed_video_has_the_same_bytes(tmp_path, kill_in_chunk):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["killed.mkv", "killed.mp4", "whole.mkv", "whole.mp4"]
 
 
+def test_a_kill_between_finish_and_the_sidecar_can_resume_if_the_chunks_were_kept(tmp_path):
+    path, frames = tmp_path / "clip.mp4", noise(sum(CHUNKS))
+    with VideoWriter(path, fps=16) as writer:
+        writer.write(frames[:9])
+        saved = writer.checkpoint()
+        writer.write(frames[9:])
+        done = writer.finish(keep_chunks=True)
+    assert write(path, frames, chunks=(9, len(frames) - 9), resume=saved) == done
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
 def test_resume_without_its_chunks_is_refused(path):
     with pytest.raises(VideoError, match=r"00000\.mp4.*start this video again"):
         VideoWriter(path, fps=16, resume=Progress(1, 9, "00"))
