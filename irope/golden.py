@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
 from irope.errors import UserError
@@ -139,9 +138,19 @@ def recipe_of(system: str, run: str) -> tuple[CachePolicy, dict[int, CacheEvent]
 
 def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanTransformer, data: dict[str, Tensor],
            run: str) -> Tensor:  # fmt: skip
-    """Clean latents [1, frames, C, H, W] of one recorded run, from its own noise, renoise and prompts."""
+    """Clean latents [1, frames, C, H, W] of one recorded run, from its own noise, renoise and prompts.
+
+    Raises:
+        GoldenError: the file holds less noise or fewer prompts than the run needs.
+    """
     size = data["renoise"].shape[3]
-    blocks = data[f"x0.{run}"].shape[1] // size
+    blocks, rest = divmod(data[f"x0.{run}"].shape[1], size)
+    available = min(data["noise"].shape[1] // size, len(data["renoise"]))
+    if rest or blocks > available or len(events) >= len(data["context"]):
+        raise GoldenError(
+            f"run {run!r} has {blocks * size + rest} latent frames in blocks of {size} and {len(events) + 1} prompts, "
+            f"the file holds noise for {available} blocks and {len(data['context'])} prompts"
+        )
 
     def noise(block: int, step: int) -> Tensor:
         frames = slice(block * size, (block + 1) * size)
@@ -161,47 +170,86 @@ def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanT
     return torch.cat([part.latents for part in rollout], dim=1)
 
 
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a safetensors file; GoldenError if it is none or is cut off."""
+    try:
+        with safe_open(str(path), "pt") as file:
+            return file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no dict
+    except (SafetensorError, OSError) as error:
+        raise GoldenError(f"{path} cannot be read ({error}); is the file complete?") from error
+
+
 def read_recording(path: Path) -> tuple[WanConfig, dict[str, Tensor]]:
     """Geometry (from the metadata) and tensors of a recording.
 
     Raises:
-        GoldenError: not a safetensors file, no geometry, or a tensor is missing.
+        GoldenError: not a safetensors file, no geometry, a tensor is missing, or its shape contradicts the others.
     """
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            data = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError) as error:
-        raise GoldenError(f"{path} cannot be read ({error}); is the file complete?") from error
+    metadata, data = _read(path)
     missing = [key for key in ("noise", "renoise", "context", "steps") if key not in data]
     if "config" not in metadata or missing:
         what = f"tensor {missing[0]!r}" if missing else "metadata entry 'config' with the geometry"
         raise GoldenError(f"{path} is no recording: {what} is missing")
-    return WanConfig.from_dict(json.loads(metadata["config"])), data
+    config = WanConfig.from_dict(json.loads(metadata["config"]))
+    noise, renoise, context = (tuple(data[key].shape) for key in ("noise", "renoise", "context"))
+    frame = (config.in_dim, *noise[3:])
+    wanted = {
+        "noise": (1, *noise[1:2], *frame),
+        "renoise": (*renoise[:1], len(data["steps"]) - 1, 1, *renoise[3:4], *frame),
+        "context": (*context[:1], config.text_len, config.text_dim),
+    }
+    wanted |= {key: (1, *tensor.shape[1:2], *frame) for key, tensor in data.items() if key.startswith("x0.")}
+    _check_shapes(str(path), wanted, data)
+    return config, data
+
+
+def _check_shapes(what: str, wanted: Mapping[str, Sequence[int]], found: Mapping[str, Tensor]) -> None:
+    """Raise GoldenError naming the first tensor that is missing or of another shape."""
+    for key, shape in wanted.items():
+        if key not in found:
+            raise GoldenError(f"{what}: tensor {key!r} is missing")
+        if tuple(found[key].shape) != tuple(shape):
+            raise GoldenError(
+                f"{what}: tensor {key!r} has the wrong shape: expected {list(shape)}, found {list(found[key].shape)}"
+            )
+
+
+def load_model(folder: Path, config: WanConfig) -> CausalWanTransformer:
+    """The generator of a folder of recordings, in evaluation mode.
+
+    Raises:
+        GoldenError: the weights are missing or cut off, or do not fit the geometry (which key, expected, found).
+    """
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise GoldenError(f"{folder} holds no {WEIGHTS}")
+    weights = _read(path)[1]
+    model = CausalWanTransformer(config)
+    wanted = model.state_dict()
+    if unknown := sorted(weights.keys() - wanted.keys()):
+        raise GoldenError(f"{path}: tensor {unknown[0]!r} is unknown to the geometry ({len(unknown)} such tensors)")
+    _check_shapes(str(path), {key: tensor.shape for key, tensor in wanted.items()}, weights)
+    model.load_state_dict(weights)
+    return model.eval()
 
 
 def verify(folder: Path) -> Iterator[Result]:
     """Replay every recorded run found in ``folder`` in float32; one `Result` each, in order of file and run.
 
     Raises:
-        GoldenError: the folder holds no weights or no recordings, or the weights do not fit the geometry.
+        GoldenError: the folder holds no weights or no recordings, or a file is cut off or does not fit the others.
     """
     paths = sorted(path for path in folder.glob("*.safetensors") if path.name != WEIGHTS)
-    if not (folder / WEIGHTS).is_file() or not paths:
-        raise GoldenError(f"{folder} holds no {WEIGHTS}" if paths else f"{folder} holds no recordings (*.safetensors)")
-    weights = load_file(folder / WEIGHTS)
+    if not paths:
+        raise GoldenError(f"{folder} holds no recordings (*.safetensors)")
     for path in paths:
         config, data = read_recording(path)
-        model = CausalWanTransformer(config)
-        try:
-            model.load_state_dict(weights)
-        except RuntimeError as error:
-            raise GoldenError(f"{folder / WEIGHTS} does not fit the geometry in {path}: {error}") from error
+        model = load_model(folder, config)
         for run in sorted(key.removeprefix("x0.") for key in data if key.startswith("x0.")):
             name = f"{path.stem}/{run}"
             try:
                 policy, events = recipe_of(path.stem, run)
-                made = replay(policy, events, model.eval(), data, run)
+                made = replay(policy, events, model, data, run)
             except ValueError as error:  # a missing policy or an unknown name fails its line, not the others
                 yield Result(name, None, str(error))
             else:
