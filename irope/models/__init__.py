@@ -1,0 +1,1 @@
+"""Generators: the embedded model, and the loader of the published checkpoints."""

@@ -1,0 +1,56 @@
+"""The curriculum of the embedded model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from irope.models.tiny.teacher_forcing import Window
+
+_PASTS = (1, 2, 3, 4, 5, 6, 9, 12, 14)
+_SINKS = (0, 1, 1, 3)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stretch of training.
+
+    Args:
+        steps: optimizer steps.
+        batch, frames: clips a step and latent frames a clip.
+        rate_start, rate_end: learning-rate multiplier, linear in between.
+        window_share: share of steps in which blocks see a window instead of their full past.
+        resample_share: share of steps whose context carries the model's own faults.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    frames: int
+    rate_start: float = 1.0
+    rate_end: float = 1.0
+    window_share: float = 0.0
+    resample_share: float = 0.0
+
+    def rate(self, passed: float) -> float:
+        return self.rate_start + (self.rate_end - self.rate_start) * passed
+
+    def draw_window(self, rng: np.random.Generator) -> Window:
+        """The window of one step; a third of them are the window of 6 frames with a sink of 1 that demos run with."""
+        if rng.random() >= self.window_share:
+            return Window()
+        leak = bool(rng.random() < 0.3)
+        if rng.random() < 1 / 3:
+            return Window(past=2, sink=1, near_sink=True, leak=leak)
+        past, sink = _PASTS[int(rng.integers(len(_PASTS)))], _SINKS[int(rng.integers(len(_SINKS)))]
+        return Window(past=past, sink=sink, near_sink=bool(rng.random() < 0.7), leak=leak)
+
+
+SHIPPED_STAGES = (
+    Stage("short", steps=900, batch=16, frames=9),
+    Stage("full", steps=1200, batch=8, frames=21),
+    Stage("base", steps=1000, batch=8, frames=21, rate_end=0.1),
+    Stage("windows", steps=600, batch=8, frames=21, rate_start=0.5, rate_end=0.5, window_share=0.6),
+    Stage("stable", steps=1300, batch=8, frames=21, rate_start=0.5, rate_end=0.0, window_share=0.7, resample_share=0.8),
+)

@@ -1,0 +1,279 @@
+"""Training of the embedded model: flow matching with teacher forcing, in stages, resumable at any step.
+
+Every random draw of a step comes from (seed, step), so a run that was stopped and resumed gives the same weights as
+one that was not, on the same machine with the same number of threads.
+
+Shapes: B clips, N latent frames, I blocks, C latent channels, h w latent cells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from irope.models.tiny.data import Batch, fit_codec, make_batch
+from irope.models.tiny.model import TinyInfo, save_tiny
+from irope.models.tiny.muon import MuonAdam
+from irope.models.tiny.net import TINY_WAN, TinyNet, initialize
+from irope.models.tiny.stages import SHIPPED_STAGES, Stage
+from irope.models.tiny.teacher_forcing import BLOCK_FRAMES, TeacherForcing
+from irope.transformer import WanConfig
+
+SAMPLER_SIGMAS = (1.0, 0.9, 0.75, 0.5)
+"""Noise levels of the four sampler steps: 1000, 750, 500, 250 warped with shift 3."""
+
+SHIFT = 3.0
+
+
+@contextmanager
+def matmul_attention(device: torch.device) -> Iterator[None]:
+    """On a CPU, let cross-attention run as plain products in the compute dtype: thrice the fused speed."""
+    if device.type != "cpu":
+        yield
+        return
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run. Everything but ``out``, ``device`` and the intervals decides the weights."""
+
+    out: Path
+    stages: tuple[Stage, ...] = SHIPPED_STAGES
+    geometry: WanConfig = TINY_WAN
+    seed: int = 0
+    muon_lr: float = 0.02
+    adam_lr: float = 2e-3
+    ema: float = 0.998
+    subject_weight: float = 4.0
+    sampler_share: float = 0.6
+    compute: str = "bfloat16"
+    device: str = "cpu"
+    checkpoint_every: int = 200
+    report_every: int = 25
+
+    @property
+    def steps(self) -> int:
+        return sum(stage.steps for stage in self.stages)
+
+    def recipe(self) -> dict[str, object]:
+        """What decides the weights, as JSON values."""
+        values = json.loads(json.dumps(asdict(self), default=str))
+        idle = ("out", "device", "checkpoint_every", "report_every")
+        return {key: value for key, value in values.items() if key not in idle}
+
+    def place(self, step: int) -> tuple[Stage, float]:
+        """The stage that ``step`` (from 0) falls into and how much of it has passed, 0..1."""
+        for stage in self.stages:
+            if step < stage.steps:
+                return stage, step / stage.steps
+            step -= stage.steps
+        raise ValueError(f"step is {step + 1} beyond the end of the run ({self.steps} steps)")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A report on the last ``report_every`` steps: mean losses per element, and speed in latent frames a second."""
+
+    step: int
+    steps: int
+    stage: str
+    loss_first: float
+    loss_later: float
+    frames_per_second: float
+
+
+class Trainer:
+    """One run: float32 master weights and their average, a copy in the compute dtype, the optimizer, the step."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.device = torch.device(config.device)
+        self.codec = fit_codec(config.geometry.in_dim, config.seed)
+        net = TinyNet(config.geometry)
+        initialize(net, config.seed)
+        self.master = {name: w.detach().clone().to(self.device) for name, w in net.named_parameters()}
+        self.average = {name: w.clone() for name, w in self.master.items()}
+        self.net = net.to(self.device, getattr(torch, config.compute))
+        self.optimizer = MuonAdam(self.master, config.muon_lr, config.adam_lr)
+        self.step = 0
+        self._load_compute()
+
+    @torch.no_grad()
+    def _load_compute(self) -> None:
+        for name, weight in self.net.named_parameters():
+            weight.copy_(self.master[name])
+
+    def advance(self) -> tuple[float, float]:
+        """One training step; returns the loss of first blocks and of later ones, per element."""
+        config, step = self.config, self.step
+        stage, passed = config.place(step)
+        rng = np.random.default_rng([config.seed, step, 1 << 20])
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        batch = make_batch(self.codec, stage.batch, stage.frames, config.seed, step)
+        window = stage.draw_window(rng)
+        clean = batch.latents.to(self.device)
+        grid = config.geometry.grid(*clean.shape[-2:])
+        attend = TeacherForcing(stage.frames, grid, config.geometry.rope_dims, window, self.device)
+        context = clean
+        if rng.random() < stage.resample_share:
+            context = self._resampled(batch, attend, rng, generator)
+        sigma = self._sigmas(stage, generator)
+        noise = torch.randn(clean.shape, generator=generator).to(self.device)
+        with matmul_attention(self.device):
+            flow = self._flow(context, clean, noise, sigma, batch.prompts, attend)
+        error = (flow - (noise - clean)).square() * (1 + config.subject_weight * batch.subject.to(self.device))
+        first = error[~batch.rolled.to(self.device), :BLOCK_FRAMES]
+        later = error[:, BLOCK_FRAMES:]
+        kept = first.numel() + later.numel()
+        ((first.sum() + later.sum()) / kept).backward()
+        grads = {}
+        for name, weight in self.net.named_parameters():
+            grads[name] = torch.zeros_like(self.master[name]) if weight.grad is None else weight.grad.float()
+            weight.grad = None
+        warmup = min(1.0, (step + 1) / 50)
+        self.optimizer.step(grads, step + 1, stage.rate(passed) * warmup)
+        self._load_compute()
+        decay = min(config.ema, (1 + step) / (10 + step))
+        for name, average in self.average.items():
+            average.lerp_(self.master[name], 1 - decay)
+        self.step += 1
+        return first.mean().item(), later.mean().item()
+
+    def _flow(
+        self,
+        context: Tensor,
+        clean: Tensor,
+        noise: Tensor,
+        sigma_BN: Tensor,
+        prompts: list[str],
+        attend: TeacherForcing,
+    ) -> Tensor:
+        """Predicted flow of the noisy copy given the clean copy, float32 [B, N, C, h, w]."""
+        level = sigma_BN[:, :, None, None, None]
+        noisy = (1 - level) * clean + level * noise
+        t = torch.cat([torch.zeros_like(sigma_BN), 1000 * sigma_BN], dim=1)
+        both = torch.cat([context, noisy], dim=1)
+        return self.net(both, t, prompts, attend)[:, clean.shape[1] :].float()
+
+    def _sigmas(self, stage: Stage, generator: torch.Generator) -> Tensor:
+        """A noise level per block, [B, N]: a sampler step for most, else uniform warped by the shift."""
+        shape = (stage.batch, stage.frames // BLOCK_FRAMES)
+        uniform = torch.rand(shape, generator=generator)
+        anywhere = SHIFT * uniform / (1 + (SHIFT - 1) * uniform)
+        levels = torch.tensor(SAMPLER_SIGMAS)[torch.randint(len(SAMPLER_SIGMAS), shape, generator=generator)]
+        sampled = torch.rand(shape, generator=generator) < self.config.sampler_share
+        return torch.where(sampled, levels, anywhere).repeat_interleave(BLOCK_FRAMES, dim=1).to(self.device)
+
+    @torch.no_grad()
+    def _resampled(
+        self, batch: Batch, attend: TeacherForcing, rng: np.random.Generator, generator: torch.Generator
+    ) -> Tensor:
+        """A context with the model's own faults: the clip noised, denoised once, its contrast and tint drifting.
+
+        The first block, where a sink lies, stays clean in three clips of four.
+        """
+        clean = batch.latents.to(self.device)
+        size, frames, channels = clean.shape[:3]
+        sigma = torch.empty(size, 1).uniform_(0.25, 0.9, generator=generator).expand(-1, frames).to(self.device)
+        noise = torch.randn(clean.shape, generator=generator).to(self.device)
+        flow = self._flow(clean, clean, noise, sigma, batch.prompts, attend)
+        context = clean + sigma[:, :, None, None, None] * (noise - clean - flow)
+        ramp = torch.arange(frames)[None, :, None, None, None] / frames
+        if rng.random() < 0.5:
+            gain = 0.12 * torch.randn(size, 1, 1, 1, 1, generator=generator) * ramp
+            spread = clean.cpu().std(dim=(0, 1, 3, 4))[None, None, :, None, None]
+            tint = 0.3 * torch.randn(size, 1, channels, 1, 1, generator=generator) * spread * ramp
+            context = context * (1 + gain).to(self.device) + tint.to(self.device)
+        keep = (torch.rand(size, 1, generator=generator) < 0.75) & (torch.arange(frames) < BLOCK_FRAMES)
+        return torch.where(keep[:, :, None, None, None].to(self.device), clean, context)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The whole state of the run."""
+        parts = {"master": self.master, "average": self.average, "optimizer": self.optimizer.state}
+        return {f"{part}/{name}": w.contiguous() for part, weights in parts.items() for name, w in weights.items()}
+
+    def save(self, path: Path) -> None:
+        """Write the run's state; an interrupted write never replaces the file of before."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        metadata = {"step": str(self.step), "recipe": json.dumps(self.config.recipe())}
+        save_file({name: w.cpu() for name, w in self.tensors().items()}, str(part), metadata)
+        part.replace(path)
+
+    def export(self, name: str) -> Path:
+        """Write the averaged weights as a model file ``<out>/<name>.safetensors``."""
+        recipe = self.config.recipe()
+        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        info = TinyInfo(name, recipe, digest, self.step)
+        path = self.config.out / f"{name}.safetensors"
+        save_tiny(path, self.average, self.codec, self.config.geometry, info)
+        return path
+
+    def load(self, path: Path) -> None:
+        """Continue a run from its state; raises ValueError when that was a run of another recipe."""
+        with safe_open(str(path), "pt") as file:
+            metadata = file.metadata()
+            recipe, mine = json.loads(metadata["recipe"]), self.config.recipe()
+            differs = [key for key in mine if recipe.get(key) != mine[key]]
+            if differs:
+                raise ValueError(f"{path} holds a run with other settings: {', '.join(differs)}. Use another --out.")
+            for name, tensor in self.tensors().items():
+                tensor.copy_(file.get_tensor(name))
+            self.step = int(metadata["step"])
+        self._load_compute()
+
+
+def train(config: TrainConfig, report: Callable[[Progress], None] | None = None, resume: bool = False) -> Path:
+    """Run the training to its end and return the file of the final weights, ``<out>/<last stage>.safetensors``.
+
+    Every ``checkpoint_every`` steps the state goes to ``<out>/state.safetensors``; after each stage the averaged
+    weights go to ``<out>/<stage>.safetensors``, ready for `load_tiny`.
+
+    Raises FileExistsError when ``out`` holds a run already and ``resume`` is False.
+    """
+    state = config.out / "state.safetensors"
+    if state.exists() and not resume:
+        raise FileExistsError(f"{state} exists; resume it or choose another output folder")
+    trainer = Trainer(config)
+    if state.exists():
+        trainer.load(state)
+    ends = dict(zip(accumulate(stage.steps for stage in config.stages), config.stages, strict=True))
+    losses: list[tuple[float, float]] = []
+    frames, began = 0, time.monotonic()
+    while trainer.step < config.steps:
+        stage, _ = config.place(trainer.step)
+        losses.append(trainer.advance())
+        frames += stage.batch * stage.frames
+        if not all(math.isfinite(value) for value in losses[-1][1:]):
+            raise FloatingPointError(f"the loss is not finite at step {trainer.step}")
+        if report and trainer.step % config.report_every == 0:
+            first, later = np.nanmean(np.asarray(losses), axis=0)
+            speed = frames / (time.monotonic() - began)
+            report(Progress(trainer.step, config.steps, stage.name, float(first), float(later), speed))
+            losses, frames, began = [], 0, time.monotonic()
+        if trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+            trainer.save(state)
+        if trainer.step in ends:
+            trainer.export(ends[trainer.step].name)
+    return config.out / f"{config.stages[-1].name}.safetensors"
