@@ -46,7 +46,7 @@ class Codec(NamedTuple):
 
 
 # No B-frames: frames are stored in the order they are shown, so that chunks of any length join without a gap in time.
-H264 = Codec(".mp4", "mp4", "libx264", "yuv420p", {"crf": "18", "preset": "medium", "bf": "0"})
+H264 = Codec(".mp4", "mp4", "libx264", "yuv420p", {"crf": "18", "preset": "superfast", "bf": "0"})
 FFV1 = Codec(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"})
 
 
