@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from irope import rope
-from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Recompute, Select, TokenScorer
+from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Select, TokenScorer
 from irope.transformer import WanConfig, attention
 
 
@@ -119,13 +119,20 @@ class KVArena:
         self._stage(plan.read, plan.key_index, plan.head_theta)
         self._prepare(plan.query_index, plan.head_theta)
 
-    def execute_recompute(self, plan: Recompute, segment: int) -> None:
-        """Stage the old pages of a recache and write the new ones in the next forward."""
-        self.keep((*plan.read, *(page for page in self.slots if page in plan.store)))
-        self._stage(plan.read, plan.key_index, None)
-        self._prepare(plan.index, None)
-        self._own = torch.tensor([plan.frames.index(frame) for frame in plan.store]).to(self.device)
-        self.writing(plan.store, segment)
+    def execute_recompute(self, plan: CachePlan, segment: int) -> None:
+        """Stage the old pages of a plan's recache and write the new ones in the next forward.
+
+        What neither the recache nor the rest of the plan needs is dropped first, to make room for the new pages.
+        """
+        again = plan.recompute
+        assert again is not None
+        sources = {page for merge in plan.merge for page, _ in merge.terms}
+        sources |= {page for select in plan.select for page in select.sources}
+        self.keep({*again.read, *again.store, *plan.read, *plan.retain, *sources})
+        self._stage(again.read, again.key_index, plan.head_theta)
+        self._prepare(again.index, plan.head_theta)
+        self._own = torch.tensor([again.frames.index(frame) for frame in again.store]).to(self.device)
+        self.writing(again.store, segment)
 
     def writing(self, frames: Iterable[int], segment: int) -> None:
         """From now to the next plan, forwards store the raw keys and values of ``frames``, the call's own frames."""

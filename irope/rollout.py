@@ -153,6 +153,7 @@ class Rollout:
     def _denoise(self, op: Denoise) -> None:
         if op.plan is not None:
             if op.plan.recompute is not None:
+                self.arena.execute_recompute(op.plan, op.segment)
                 self._recompute(op.plan.recompute, op.segment)
             self.arena.execute(op.plan, op.segment, self.policy.scorer)
         starts = op.frames[:: self.block]
@@ -195,7 +196,6 @@ class Rollout:
 
     def _recompute(self, plan: Recompute, segment: int) -> None:
         """KV Recache: encode clean latents again, in one call at timestep 0, under the new prompt."""
-        self.arena.execute_recompute(plan, segment)
         x0 = torch.stack([self._recent[frame] for frame in plan.frames], dim=1)
         self._forward(x0, [0.0] * len(plan.frames), segment)
 
