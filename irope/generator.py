@@ -75,10 +75,6 @@ def load_generator(config: DictConfig) -> Generator:
     except FileNotFoundError as error:
         key = "video.model.weights" if weights else "video.model.checkpoint"
         raise WeightsError(f"{key}: {error}; to train a checkpoint run: irope train tiny") from error
-    except WeightsError:
-        raise
-    except ValueError as error:
-        raise WeightsError(f"video.model: {error}") from error
     geometry = model.transformer.config
     return Generator(
         name=f"tiny/{model.info.checkpoint}",

@@ -22,8 +22,10 @@ class PlanTrace:
         """Log the plan of ``block``; call in order of blocks."""
         record = {"event": event.value, "segment": segment, "plan": plan.to_json()}
         integers = _integers(plan)
-        if self.entries and self._last is not None and integers is not None and event is CacheEvent.BLOCK:
-            entry = self.entries[-1]
+        entry = self.entries[-1] if self.entries else {"event": None}
+        # A block with an event is an entry of its own, so that events are found at a glance.
+        plain = event is CacheEvent.BLOCK and entry["event"] == CacheEvent.BLOCK.value
+        if plain and self._last is not None and integers is not None:
             step = [new - old for new, old in zip(integers, self._last, strict=False)]
             same_shape = len(integers) == len(self._last) and entry["segment"] == segment
             if same_shape and entry["count"] == 1:

@@ -55,7 +55,7 @@ class RolloutProgress:
             f"{per_block:.3f} s/block  {self.frames_per_block / per_block:.0f} latent frames/s  "
             f"ETA {per_block * (report.blocks - report.block):.0f} s"
         )
-        self.bar.update(self._task[1], completed=report.block, rate=rate)
+        self.bar.update(self._task[1], completed=report.block, total=report.blocks, rate=rate)
         last = report.block == report.blocks
         if not self.terminal and (last or report.event is not CacheEvent.BLOCK or now - self._printed > LINE_SECONDS):
             self._printed = now

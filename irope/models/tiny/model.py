@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from irope.models.checkpoint import WeightsError, load_strict
 from irope.models.tiny.codec import TinyCodec
 from irope.models.tiny.net import TinyNet
 from irope.models.tiny.text import TinyTextEncoder
@@ -93,7 +94,7 @@ def load_tiny(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is not one of this model.
+        WeightsError: the file is damaged or not one of this model; names the key and the shapes at fault.
     """
     path = Path(path) if path is not None else weights_path()
     if not path.is_file():
@@ -103,19 +104,24 @@ def load_tiny(
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 found = metadata.get("format")
-                raise ValueError(f"{path} does not hold an embedded model (format {found!r}, not {FORMAT!r})")
+                raise WeightsError(f"{path} does not hold an embedded model (format {found!r}, not {FORMAT!r})")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except SafetensorError as error:
-        raise ValueError(f"{path} is not a readable safetensors file: {error}") from error
-    geometry = WanConfig.from_dict(json.loads(metadata["geometry"]))
-    known = {field.name for field in fields(TinyInfo)}
-    facts = {key: value for key, value in json.loads(metadata["info"]).items() if key in known}
-    info = TinyInfo(**{**facts, "sampler_steps": tuple(facts["sampler_steps"])})
+        raise WeightsError(f"{path} is no readable safetensors file ({error}); is it complete?") from error
+    try:
+        geometry = WanConfig.from_dict(json.loads(metadata["geometry"]))
+        known = {field.name for field in fields(TinyInfo)}
+        facts = {key: value for key, value in json.loads(metadata["info"]).items() if key in known}
+        info = TinyInfo(**{**facts, "sampler_steps": tuple(facts["sampler_steps"])})
+        words = tuple(json.loads(metadata["words"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its metadata is damaged ({error!r})") from error
     net = TinyNet(geometry)
-    if tuple(json.loads(metadata["words"])) != net.text.words:
-        raise ValueError(f"{path} was trained on another vocabulary than this version of irope")
-    net.load_state_dict({name: w for name, w in tensors.items() if not name.startswith("codec.")})
+    if words != net.text.words:
+        raise WeightsError(f"{path} was trained on another vocabulary than this version of irope")
+    load_strict(net, {name: w for name, w in tensors.items() if not name.startswith("codec.")}, str(path))
     net = net.to(device, dtype).eval().requires_grad_(False)
     codec = TinyCodec(geometry.in_dim)
-    codec.load_state_dict({name.removeprefix("codec."): w for name, w in tensors.items() if name.startswith("codec.")})
+    parts = {name.removeprefix("codec."): w for name, w in tensors.items() if name.startswith("codec.")}
+    load_strict(codec, parts, f"{path} (codec)")
     return TinyModel(net.wan, net.text, codec.to(device).eval(), info)
