@@ -30,7 +30,7 @@ SUBJECT_LEVEL = 0.70 * 255
 MIN_AREA, MAX_AREA = 90, 1100
 """Pixels a visible subject may cover; true subjects cover 280 to 560."""
 
-MIN_COMPACT = 0.5
+MIN_COMPACT = 0.85
 """Share of a visible subject's pixels that lie within reach of its centroid; a streak or scattered specks fail."""
 
 _REACH = 20.0

@@ -19,7 +19,6 @@ OPEN_BACKGROUND_SHARE = 0.25
 HUE_DRIFT = 8.0
 PAUSE_SHARE = 0.25
 ROLLED_SHARE = 0.5
-FIT_CLIPS = 250
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def make_batch(codec: TinyCodec, size: int, latent_frames: int, seed: int, step:
     return Batch(torch.cat(latents), torch.cat(subjects), prompts, torch.tensor(rolled))
 
 
-def fit_codec(channels: int, seed: int, clips: int = FIT_CLIPS) -> TinyCodec:
+def fit_codec(channels: int, seed: int, clips: int) -> TinyCodec:
     """The codec of the world, fitted to cells of random clips; a cell on a subject's edge counts four times."""
 
     def cells() -> Iterator[Tensor]:

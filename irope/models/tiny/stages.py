@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from irope.models.tiny.teacher_forcing import Window
+from irope.models.tiny.teacher_forcing import BLOCK_FRAMES, Window
 
 _PASTS = (1, 2, 3, 4, 5, 6, 9, 12, 14)
 _SINKS = (0, 1, 1, 3)
@@ -33,6 +33,13 @@ class Stage:
     window_share: float = 0.0
     resample_share: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.frames % BLOCK_FRAMES or self.frames < 2 * BLOCK_FRAMES or self.steps < 1 or self.batch < 1:
+            raise ValueError(
+                f'stage "{self.name}" needs steps, clips and two or more whole blocks of {BLOCK_FRAMES} latent frames, '
+                f"got {self.steps} steps of {self.batch} clips of {self.frames} frames"
+            )
+
     def rate(self, passed: float) -> float:
         return self.rate_start + (self.rate_end - self.rate_start) * passed
 
@@ -49,8 +56,8 @@ class Stage:
 
 SHIPPED_STAGES = (
     Stage("short", steps=900, batch=16, frames=9),
-    Stage("full", steps=1200, batch=8, frames=21),
-    Stage("base", steps=1000, batch=8, frames=21, rate_end=0.1),
-    Stage("windows", steps=600, batch=8, frames=21, rate_start=0.5, rate_end=0.5, window_share=0.6),
-    Stage("stable", steps=1300, batch=8, frames=21, rate_start=0.5, rate_end=0.0, window_share=0.7, resample_share=0.8),
+    Stage("full", steps=1000, batch=8, frames=21),
+    Stage("base", steps=900, batch=8, frames=21, rate_end=0.1),
+    Stage("windows", steps=500, batch=8, frames=21, rate_start=0.5, rate_end=0.5, window_share=0.6),
+    Stage("stable", steps=1100, batch=8, frames=21, rate_start=0.5, rate_end=0.0, window_share=0.7, resample_share=0.8),
 )

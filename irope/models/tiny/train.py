@@ -67,6 +67,7 @@ class TrainConfig:
     ema: float = 0.998
     subject_weight: float = 4.0
     sampler_share: float = 0.6
+    codec_clips: int = 250
     compute: str = "bfloat16"
     device: str = "cpu"
     checkpoint_every: int = 200
@@ -109,7 +110,7 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         self.device = torch.device(config.device)
-        self.codec = fit_codec(config.geometry.in_dim, config.seed)
+        self.codec = fit_codec(config.geometry.in_dim, config.seed, config.codec_clips)
         net = TinyNet(config.geometry)
         initialize(net, config.seed)
         self.master = {name: w.detach().clone().to(self.device) for name, w in net.named_parameters()}
