@@ -26,7 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from irope.errors import UserError
-from irope.errors import UserError
 from irope.lettering import strip_height, text_strip
 
 Frames = NDArray[np.uint8]
