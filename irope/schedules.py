@@ -170,7 +170,8 @@ def restart(policy: CachePolicy, events: Events, run: Run) -> Iterator[Op]:
             plan = policy.plan(view)
             if not (rollout and local == 0):
                 for step in range(run.steps):
-                    yield Denoise(frames, (step,), plan if step == 0 else None, event, segment, first + local)
+                    own = plan if step == 0 else None
+                    yield Denoise(frames, (step,), own, CacheEvent.BLOCK, segment, first + local)
             decoded = TEMPORAL_STRIDE * run.block - (TEMPORAL_STRIDE - 1 if local == 0 else 0)
             pixels = None if pixels_here >= decoded else pixels_here
             yield Emit(frames, first + local, segment, event if local == 0 else CacheEvent.BLOCK, pixels)
