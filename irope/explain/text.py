@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from irope.explain.rows import Gap, Row, condense, grouped, spans, unit_of
-from irope.policy import CacheEvent
+from irope.policy import CacheEvent, PageId
 
 EVENT_MARKS = {CacheEvent.PROMPT_SWITCH: "◆", CacheEvent.SCENE_CUT: "✂"}
 LEGEND = "[sink]  past  | new block        18' encoded again at this block        names are memory pages"
@@ -14,15 +14,20 @@ LEGEND = "[sink]  past  | new block        18' encoded again at this block      
 
 def columns(row: Row) -> tuple[str, str]:
     """(frames, indices), both as '[sink] past | new block'."""
-    texts = []
-    for pages, new in ((row.plan.read, row.frames), (row.plan.key_index, row.plan.query_index)):
-        parts = []
-        for role, cells in groupby(zip(row.roles, pages, strict=True), key=lambda cell: cell[0]):
-            text = spans(page for _, page in cells)
-            again = role == "recomputed" and pages is row.plan.read
-            parts.append(f"[{text}]" if role == "sink" else text.replace(" ", "' ") + "'" if again else text)
-        texts.append(" ".join([*parts, "|", spans(new)]))
-    return texts[0], texts[1]
+    return (
+        _written(row, row.plan.read, row.frames, again="'"),
+        _written(row, row.plan.key_index, row.plan.query_index, again=""),
+    )
+
+
+def _written(row: Row, pages: Sequence[PageId], new: Sequence[int], again: str) -> str:
+    parts = []
+    for role, cells in groupby(zip(row.roles, pages, strict=True), key=lambda cell: cell[0]):
+        text = spans(page for _, page in cells)
+        if role == "recomputed":
+            text = " ".join(word + again for word in text.split())
+        parts.append(f"[{text}]" if role == "sink" else text)
+    return " ".join([*parts, "|", spans(new)])
 
 
 def _marked(row: Row) -> str:
