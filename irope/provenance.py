@@ -66,7 +66,8 @@ def device_record(device: "torch.device | str | None" = None) -> dict[str, Any]:
     import torch  # takes a second, and much that writes sidecars does without it
 
     where = torch.device(device or "cpu")
-    record: dict[str, Any] = {"type": where.type, "threads": torch.get_num_threads()}
+    # The package's version does not always tell a CPU build from a CUDA build; torch itself does.
+    record: dict[str, Any] = {"type": where.type, "torch": torch.__version__, "threads": torch.get_num_threads()}
     if where.type == "cuda":
         major, minor = torch.cuda.get_device_capability(where)
         return record | {
