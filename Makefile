@@ -6,6 +6,7 @@
 #   TORCH=2.13.0          install this version instead
 #   WORKERS=2             test processes, one torch thread each
 #
+# The pinned torch is the CPU or the CUDA build (5 GB), whichever pip's configured index has; both work.
 # After a change of PYTHON or TORCH run `make clean` first.
 
 SHELL := /bin/bash
