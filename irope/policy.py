@@ -112,7 +112,8 @@ class Select:
 class TokenScorer(Protocol):
     """The only per-layer code of a policy: scores [B, tokens] from raw queries, keys and values [B, tokens, H, D].
 
-    ``q`` holds the un-rotated queries of the last context pass.
+    A policy defines it as a method, ``def scorer(self, layer, q, k, v)``. ``q`` holds the un-rotated queries of the
+    last context pass if ``needs`` contains "queries", else it is None.
     """
 
     def __call__(self, layer: int, q: Any, k: Any, v: Any) -> Any: ...
@@ -173,7 +174,10 @@ class CachePolicy(ABC):
         """The plan of one block. Pure: the same view always gives the same plan."""
 
     def capacity(self, block: int) -> int:
-        """Pages the cache must be able to hold, the new block included (block: latent frames per block)."""
+        """Pages the cache must be able to hold, the new block included (block: latent frames per block).
+
+        A policy that merges or selects needs room for the new memory pages beside what they are made from.
+        """
         return self.window
 
     def check(self, block: int, latents: int | None, horizon: int) -> None:
