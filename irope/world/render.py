@@ -46,15 +46,23 @@ class Staging:
     pause: tuple[float, float] | None = None
 
 
-def sample_staging(rng: np.random.Generator, *, hue_drift: float = 0.0, pause_share: float = 0.0) -> Staging:
-    """A random take, started near the centre; ``hue_drift`` bounds the background's hue change in degrees/s."""
-    x, y = rng.normal(SIZE / 2, 2.5, size=2)
+def sample_staging(
+    rng: np.random.Generator, *, hue_drift: float = 0.0, pause_share: float = 0.0, spread: float = 1.0
+) -> Staging:
+    """A random take, started near the centre.
+
+    Args:
+        hue_drift: bound of the background's hue change, degrees/s.
+        pause_share: share of takes with a halt in the motion.
+        spread: how far start, size and speed stray from their middle; 1 is 2.5 px (deviation), +-1 px and +-2 px/s.
+    """
+    x, y = rng.normal(SIZE / 2, 2.5 * spread, size=2)
     pause = (float(rng.uniform(0.8, 4.0)), float(rng.uniform(0.4, 1.2)))
     halted = rng.random() < pause_share
     return Staging(
         start=(float(x), float(y)),
-        radius=float(rng.uniform(10.5, 12.5)),
-        speed=float(rng.uniform(16.0, 20.0)),
+        radius=float(rng.uniform(11.5 - spread, 11.5 + spread)),
+        speed=float(rng.uniform(18.0 - 2 * spread, 18.0 + 2 * spread)),
         light_depth=float(rng.uniform(0.0, 0.08)),
         light_period=float(rng.uniform(6.0, 12.0)),
         light_phase=float(rng.uniform(0.0, 2 * np.pi)),

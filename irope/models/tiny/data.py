@@ -45,14 +45,15 @@ def covered_cells(coverage_FHW: np.ndarray[tuple[int, ...], np.dtype[np.uint8]])
     return torch.from_numpy(cells.mean(axis=(1, 3, 5), dtype=np.float32) / 255)
 
 
-def make_batch(codec: TinyCodec, size: int, latent_frames: int, seed: int, step: int) -> Batch:
-    """Batch ``step`` of the stream ``seed``; held-out prompts never occur in it."""
+def make_batch(codec: TinyCodec, size: int, latent_frames: int, seed: int, step: int, spread: float = 1.0) -> Batch:
+    """Batch ``step`` of the stream ``seed``; held-out prompts never occur in it. ``spread``: see `sample_staging`."""
     latents, subjects, prompts, rolled = [], [], [], []
     for clip in range(size):
         rng = np.random.default_rng([seed, step, clip])
         scene = sample_scene(rng)
         open_background = rng.random() < OPEN_BACKGROUND_SHARE
-        staging = sample_staging(rng, hue_drift=HUE_DRIFT if open_background else 0.0, pause_share=PAUSE_SHARE)
+        drift = HUE_DRIFT if open_background else 0.0
+        staging = sample_staging(rng, hue_drift=drift, pause_share=PAUSE_SHARE, spread=spread)
         frames, coverage = render(scene, staging, pixel_frames(latent_frames))
         moved = rng.random() < ROLLED_SHARE
         if moved:

@@ -22,6 +22,8 @@ class Stage:
         rate_start, rate_end: learning-rate multiplier, linear in between.
         window_share: share of steps in which blocks see a window instead of their full past.
         resample_share: share of steps whose context carries the model's own faults.
+        first_weight: weight of the first block in the loss.
+        spread: see `irope.world.sample_staging`; a narrow one lets four sampler steps draw a sharp first frame.
     """
 
     name: str
@@ -32,6 +34,8 @@ class Stage:
     rate_end: float = 1.0
     window_share: float = 0.0
     resample_share: float = 0.0
+    first_weight: float = 1.0
+    spread: float = 1.0
 
     def __post_init__(self) -> None:
         if self.frames % BLOCK_FRAMES or self.frames < 2 * BLOCK_FRAMES or self.steps < 1 or self.batch < 1:
@@ -54,10 +58,11 @@ class Stage:
         return Window(past=past, sink=sink, near_sink=bool(rng.random() < 0.7), leak=leak)
 
 
+_SHARP = {"first_weight": 2.0, "spread": 0.35}
 SHIPPED_STAGES = (
-    Stage("short", steps=900, batch=16, frames=9),
-    Stage("full", steps=1000, batch=8, frames=21),
-    Stage("base", steps=900, batch=8, frames=21, rate_end=0.1),
-    Stage("windows", steps=500, batch=8, frames=21, rate_start=0.5, rate_end=0.5, window_share=0.6),
-    Stage("stable", steps=1100, batch=8, frames=21, rate_start=0.5, rate_end=0.0, window_share=0.7, resample_share=0.8),
+    Stage("short", 900, batch=16, frames=9),
+    Stage("full", 700, batch=8, frames=21),
+    Stage("base", 1100, batch=8, frames=21, rate_end=0.1, **_SHARP),
+    Stage("windows", 450, batch=8, frames=21, rate_start=0.5, rate_end=0.5, window_share=0.6, **_SHARP),
+    Stage("stable", 1050, 8, 21, rate_start=0.5, rate_end=0.0, window_share=0.7, resample_share=0.8, **_SHARP),
 )

@@ -131,7 +131,7 @@ class Trainer:
         stage, passed = config.place(step)
         rng = np.random.default_rng([config.seed, step, 1 << 20])
         generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-        batch = make_batch(self.codec, stage.batch, stage.frames, config.seed, step)
+        batch = make_batch(self.codec, stage.batch, stage.frames, config.seed, step, stage.spread)
         window = stage.draw_window(rng)
         clean = batch.latents.to(self.device)
         grid = config.geometry.grid(*clean.shape[-2:])
@@ -146,8 +146,8 @@ class Trainer:
         error = (flow - (noise - clean)).square() * (1 + config.subject_weight * batch.subject.to(self.device))
         first = error[~batch.rolled.to(self.device), :BLOCK_FRAMES]
         later = error[:, BLOCK_FRAMES:]
-        kept = first.numel() + later.numel()
-        ((first.sum() + later.sum()) / kept).backward()
+        kept = stage.first_weight * first.numel() + later.numel()
+        ((stage.first_weight * first.sum() + later.sum()) / kept).backward()
         grads = {}
         for name, weight in self.net.named_parameters():
             grads[name] = torch.zeros_like(self.master[name]) if weight.grad is None else weight.grad.float()
