@@ -220,7 +220,8 @@ def pages_after(view: CacheView, plan: CachePlan, commit: bool) -> tuple[Page, .
     if again is not None:  # it leaves nothing but what it reads and stores
         held = {page: entry for page, entry in held.items() if page in again.read}
         held |= {frame: Page(frame, view.segment) for frame in again.store}
-    for write in (*plan.merge, *plan.select):
+    writes: tuple[Merge | Select, ...] = (*plan.merge, *plan.select)
+    for write in writes:
         sources = [page for page, _ in write.terms] if isinstance(write, Merge) else write.sources
         unknown = [page for page in sources if page not in held]
         if unknown:
