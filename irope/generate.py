@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from irope.policy import CacheEvent
 from irope.provenance import environment, write_json_atomic
 from irope.rollout import Block, Rollout
 from irope.trace import PlanTrace
-from irope.video import Progress, VideoWriter
+from irope.video import Progress, VideoError, VideoWriter
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,12 @@ def _save(path: Path, job: VideoJob, rollout: Rollout, log: _Log) -> None:
         "stage_bytes": log.stage_bytes,
     }
     part = path.with_name(path.name + ".part")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"state": json.dumps(facts)})
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"state": json.dumps(facts)})
+    except SafetensorError as error:  # its own words for what the system refuses
+        part.unlink(missing_ok=True)
+        advice = f"cannot write a checkpoint ({error}): free some space and run the same command again"
+        raise VideoError(errno.EIO, advice, str(path)) from error
     part.replace(path)
 
 

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from irope.errors import UserError
+from irope.models.checkpoint import load_strict
 from irope.policy import CacheEvent, CachePolicy
 from irope.registry import make_policy
 from irope.rollout import Rollout
@@ -218,18 +219,14 @@ def load_model(folder: Path, config: WanConfig) -> CausalWanTransformer:
     """The generator of a folder of recordings, in evaluation mode.
 
     Raises:
-        GoldenError: the weights are missing or cut off, or do not fit the geometry (which key, expected, found).
+        GoldenError: the weights are missing or cut off.
+        WeightsError: they do not fit the geometry (which key, expected, found).
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise GoldenError(f"{folder} holds no {WEIGHTS}")
-    weights = _read(path)[1]
     model = CausalWanTransformer(config)
-    wanted = model.state_dict()
-    if unknown := sorted(weights.keys() - wanted.keys()):
-        raise GoldenError(f"{path}: tensor {unknown[0]!r} is unknown to the geometry ({len(unknown)} such tensors)")
-    _check_shapes(str(path), {key: tensor.shape for key, tensor in wanted.items()}, weights)
-    model.load_state_dict(weights)
+    load_strict(model, _read(path)[1], str(path))
     return model.eval()
 
 

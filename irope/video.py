@@ -10,6 +10,7 @@ Frames are uint8 [n, H, W, 3], RGB.
 
 import errno
 import hashlib
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import IO, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
 import av
 import av.container
@@ -27,6 +28,9 @@ from numpy.typing import NDArray
 
 from irope.errors import UserError
 from irope.lettering import strip_height, text_strip
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 Frames = NDArray[np.uint8]
 
@@ -257,13 +261,22 @@ def _join(parts: list[Path], path: Path, codec: Codec, fps: int, frames: int) ->
             raise
 
 
-def _create(path: Path, codec: Codec) -> tuple[IO[bytes], av.container.OutputContainer]:
+class _File(io.BufferedWriter):
+    """A file for PyAV, which writes a trailer when it closes and prints what goes wrong with it: not once `dropped`."""
+
+    dropped = False
+
+    def write(self, data: "Buffer") -> int:
+        return memoryview(data).nbytes if self.dropped else super().write(data)
+
+
+def _create(path: Path, codec: Codec) -> tuple[_File, av.container.OutputContainer]:
     """A container on `<path>.part`. Through a Python file, because that one reports a full disk and can be synced."""
-    file = _part(path).open("wb")
+    file = _File(io.FileIO(_part(path), "wb"))
     return file, av.open(file, "w", format=codec.container, options={"fflags": "+bitexact"})
 
 
-def _publish(file: IO[bytes], container: av.container.OutputContainer, path: Path) -> None:
+def _publish(file: _File, container: av.container.OutputContainer, path: Path) -> None:
     container.close()
     file.flush()
     os.fsync(file.fileno())
@@ -271,8 +284,9 @@ def _publish(file: IO[bytes], container: av.container.OutputContainer, path: Pat
     _part(path).replace(path)
 
 
-def _discard(file: IO[bytes], container: av.container.OutputContainer, path: Path) -> None:
+def _discard(file: _File, container: av.container.OutputContainer, path: Path) -> None:
     # On the way out of an error, which is the one to show: a second one from closing would hide it.
+    file.dropped = True
     for close in (container.close, file.close, _part(path).unlink):
         with suppress(OSError, av.FFmpegError, ValueError):
             close()
