@@ -54,6 +54,15 @@ def test_flatness_takes_the_best_repeat_and_skips_the_warm_up() -> None:
     assert made.total_cpu == pytest.approx(36 + 2)
 
 
+def test_flatness_looks_through_a_disturbed_repeat() -> None:
+    """Each repeat was slowed down during another half; no block was slow in both."""
+    first, second = np.full(100, 0.02), np.full(100, 0.02)
+    first[50:] = second[:50] = 0.05
+    made = Flatness.of(60, 0, [first, second], [first, second])
+    assert made.ratios == (2.5, 0.4)
+    assert (made.slope, made.ratio) == (0, 1)
+
+
 def test_resident_bytes_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     before = resident_bytes()
     assert 10 * bench.MIB < before < 2**40
