@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,7 @@ def windows(spans: Iterable[Span], fps: int) -> list[Span]:
     for span in spans:
         count = max(1, (span.stop - span.start + size // 2) // size)
         edges = [span.start + i * size for i in range(count)] + [span.stop]
-        cut += [Span(a, b, span.prompt) for a, b in zip(edges, edges[1:], strict=False)]
+        cut += [Span(a, b, span.prompt) for a, b in pairwise(edges)]
     return cut
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
 from irope.errors import UserError
 from irope.policy import CachePolicy, PolicyError
 from irope.registry import hint, make_policy, policies, policy_fields
+from irope.script import Clock, CutMark, PromptScript, Rounding, Timeline, load_prompts
 
 CONF = Path(conf.__file__).parent
 GROUPS = ("model", "method", "prompts")
@@ -146,7 +148,12 @@ class Choice:
 
     def integer(self, least: int, most: int | None = None) -> int:
         value = self.value()
-        if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        if (
+            not isinstance(value, int)
+            or isinstance(value, bool)
+            or value < least
+            or (most is not None and value > most)
+        ):
             raise self._fail(value, f"a whole number from {least}" + (f" to {most}" if most is not None else " up"))
         return value
 
@@ -169,3 +176,35 @@ class Choice:
     def text(self) -> str | None:
         value = self.value()
         return None if value is None else str(value)
+
+
+def scripts_from(config: DictConfig) -> tuple[PromptScript, ...]:
+    """The prompt scripts of ``prompt``, ``video.prompts.file`` or the chosen prompt set.
+
+    Raises:
+        ScriptError: a script is broken; names file, line and column.
+    """
+    cut_mark: CutMark = Choice(config, "video.cut_mark").one_of("start", "published")  # type: ignore[assignment]
+    if (text := Choice(config, "video.prompt").text()) is not None:
+        return load_prompts(text, cut_mark)
+    if (file := Choice(config, "video.prompts.file").text()) is not None:
+        return load_prompts(Path(file), cut_mark)
+    scripts = config.video.prompts.scripts
+    if not isinstance(scripts, ListConfig) or not scripts:
+        raise ConfigError("video.prompts.scripts is empty; give prompt=..., video.prompts.file=... or prompts=demo")
+    lines = [
+        json.dumps(OmegaConf.to_container(line), ensure_ascii=False) if OmegaConf.is_config(line) else str(line)
+        for line in scripts
+    ]
+    return load_prompts("\n".join(lines), cut_mark)
+
+
+def timeline_of(script: PromptScript, config: DictConfig, clock: Clock, horizon: int) -> Timeline:
+    """Blocks of one script; without any duration a video has the model's native length, ``horizon`` latent frames."""
+    seconds, latents = Choice(config, "video.duration").seconds(), Choice(config, "video.latents").value()
+    if latents is not None:
+        latents = Choice(config, "video.latents").integer(1)
+    elif seconds is None and all(segment.seconds is None for segment in script.segments):
+        latents = horizon
+    rounding: Rounding = Choice(config, "video.rounding").one_of("nearest", "published")  # type: ignore[assignment]
+    return script.timeline(seconds, latents, clock, rounding)

@@ -103,9 +103,10 @@ def generate(
             if len(log.seconds) % checkpoint_blocks == 0:
                 log.writer = writer.checkpoint()
                 _save(state, job, rollout, log)
-        log.writer = writer.finish()
-    sidecar = _sidecar(job, generator, rollout, log)
-    write_json_atomic(job.sidecar, sidecar)
+        log.writer = writer.finish(keep_chunks=True)
+        sidecar = _sidecar(job, generator, rollout, log)
+        write_json_atomic(job.sidecar, sidecar)
+        writer.clean()  # not before the sidecar: a kill in between must find its checkpoint whole
     state.unlink(missing_ok=True)
     return sidecar
 

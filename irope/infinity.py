@@ -66,8 +66,13 @@ class InfinityRope(CachePolicy):
             raise PolicyError(
                 f"f0 {self.f0} leaves no room for sink {self.sink} + block {block}; nearest valid: {self.sink + block}"
             )
-        if self.flush_keep < 0 or self.cut_delta is None or self.cut_delta < 0:
-            raise PolicyError("flush_keep and cut_delta must not be negative; nearest valid value: 0")
+        assert self.cut_delta is not None
+        if self.flush_keep < 0:
+            raise PolicyError(f"flush_keep must not be negative, got {self.flush_keep}; nearest valid value: 0")
+        # A target of the last frame leaves room for the anchor and the others at indices that are not negative.
+        least = block if (self.cut_mode, self.cut_frames) == ("target", "last2") else 0
+        if self.cut_delta < least:
+            raise PolicyError(f"cut_delta must be at least {least}, got {self.cut_delta}; nearest valid value: {least}")
 
     def plan(self, view: CacheView) -> CachePlan:
         assert self.f0 is not None  # filled by __post_init__

@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from irope.config import Choice, ConfigError, policy_from
+from irope.config import Choice, policy_from, scripts_from, timeline_of
 from irope.generator import Generator
 from irope.identity import config_key
 from irope.policy import CachePolicy
 from irope.sampler import Sampler
-from irope.script import CutMark, PromptScript, Rounding, Timeline, load_prompts
+from irope.script import PromptScript, Timeline
 
 RECORD = 1
 """Version of what a key stands for; raised when the same configuration would give other frames."""
@@ -63,38 +63,6 @@ class VideoJob:
             return False
 
 
-def scripts_from(config: DictConfig) -> tuple[PromptScript, ...]:
-    """The prompt scripts of ``prompt``, ``video.prompts.file`` or the chosen prompt set.
-
-    Raises:
-        ScriptError: a script is broken; names file, line and column.
-    """
-    cut_mark: CutMark = Choice(config, "video.cut_mark").one_of("start", "published")  # type: ignore[assignment]
-    if (text := Choice(config, "video.prompt").text()) is not None:
-        return load_prompts(text, cut_mark)
-    if (file := Choice(config, "video.prompts.file").text()) is not None:
-        return load_prompts(Path(file), cut_mark)
-    scripts = config.video.prompts.scripts
-    if not isinstance(scripts, ListConfig) or not scripts:
-        raise ConfigError("video.prompts.scripts is empty; give prompt=..., video.prompts.file=... or prompts=demo")
-    lines = [
-        json.dumps(OmegaConf.to_container(line), ensure_ascii=False) if OmegaConf.is_config(line) else str(line)
-        for line in scripts
-    ]
-    return load_prompts("\n".join(lines), cut_mark)
-
-
-def timeline_of(script: PromptScript, config: DictConfig, generator_clock: Any, horizon: int) -> Timeline:
-    """Blocks of one script; without any duration a video has the model's native length, ``horizon`` latent frames."""
-    seconds, latents = Choice(config, "video.duration").seconds(), Choice(config, "video.latents").value()
-    if latents is not None:
-        latents = Choice(config, "video.latents").integer(1)
-    elif seconds is None and all(segment.seconds is None for segment in script.segments):
-        latents = horizon
-    rounding: Rounding = Choice(config, "video.rounding").one_of("nearest", "published")  # type: ignore[assignment]
-    return script.timeline(seconds, latents, generator_clock, rounding)
-
-
 def jobs_from(config: DictConfig, generator: Generator) -> list[VideoJob]:
     """Every video the configuration asks for.
 
@@ -102,8 +70,7 @@ def jobs_from(config: DictConfig, generator: Generator) -> list[VideoJob]:
         UserError: of any kind, before anything is generated.
     """
     policy = policy_from(config)
-    steps = OmegaConf.to_container(config.video.method)["steps"] or generator.steps  # type: ignore[index, call-overload]
-    sampler = Sampler.from_nominal(tuple(steps), generator.shift)
+    sampler = Sampler.from_nominal(tuple(config.video.method.steps or generator.steps), generator.shift)
     seed = Choice(config, "video.seed").integer(0)
     file = FileOptions(
         scale=Choice(config, "video.model.scale").integer(1, 64),
@@ -111,8 +78,7 @@ def jobs_from(config: DictConfig, generator: Generator) -> list[VideoJob]:
         subtitles=Choice(config, "video.file.subtitles").flag(),
     )
     folder = Path(str(Choice(config, "sys.out").text())) / str(config.video.method.name)
-    resolved = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(resolved, dict)
+    whole: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     jobs = []
     for script in scripts_from(config):
         timeline = timeline_of(script, config, generator.clock, generator.horizon)
@@ -130,7 +96,5 @@ def jobs_from(config: DictConfig, generator: Generator) -> list[VideoJob]:
         }
         key = config_key(record)
         stem = folder / f"{script.id}-seed{seed}-{key[:8]}"
-        jobs.append(
-            VideoJob(key, record, stem, script, timeline, policy, sampler, seed, file, {str(k): v for k, v in resolved.items()})
-        )
+        jobs.append(VideoJob(key, record, stem, script, timeline, policy, sampler, seed, file, whole))
     return jobs

@@ -24,7 +24,7 @@ from irope.transformer import CausalWanTransformer, CrossKV
 class FrameDecoder(Protocol):
     """A stream of latents becoming pixel frames: the first latent gives one frame, every later one four."""
 
-    def __call__(self, latents_BFCHW: Tensor) -> Tensor:
+    def __call__(self, latents_BFCHW: Tensor, /) -> Tensor:
         """Latents [B, n, C, h, w] -> uint8 frames [B, m, H, W, 3] on the CPU."""
 
     def state(self) -> dict[str, Tensor]: ...
@@ -37,7 +37,7 @@ class VideoCodec(Protocol):
 
     def decoder(self) -> FrameDecoder: ...
 
-    def encode(self, video_BMCHW: Tensor) -> Tensor:
+    def encode(self, video_BMCHW: Tensor, /) -> Tensor:
         """Video [B, M, 3, H, W] in [-1, 1] -> latents [B, 1 + (M-1)/4, C, h, w]."""
 
 

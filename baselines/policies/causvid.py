@@ -12,7 +12,9 @@ from irope.registry import register_policy
 @register_policy("causvid")
 @dataclass(frozen=True)
 class CausVid(Full):
-    """Inside a roll-out the full cache; ``irope.schedules.restart`` begins a new one every ``window`` latent frames.
+    """Independent 5 s roll-outs with a full cache, each begun from the end of the last.
+
+    ``irope.schedules.restart`` begins a new one every ``window`` latent frames.
 
     ``overlap`` latent frames start the next roll-out as context: pixel frame 72 encoded again as a single image, then
     the last ``overlap`` - 1 latents; 72 of 81 pixel frames are new per roll-out. A prompt switch waits for the next

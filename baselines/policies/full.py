@@ -11,8 +11,9 @@ from irope.registry import register_policy
 @register_policy("full")
 @dataclass(frozen=True)
 class Full(CachePolicy):
-    """frames = k = 0 .. s-1, q = s .. s+2. Nothing is ever evicted, so a video ends where the cache is full.
+    """Every frame so far at its own index; nothing is evicted, so a video ends where the cache is full.
 
+    Frames and k = 0 .. s-1, q = s .. s+2, where s is the first frame of the block.
     ``window`` is the number of latent frames the cache holds (21 = 5 s). The published code fails at the next block.
     A prompt switch renews cross-attention only.
     """

@@ -12,8 +12,9 @@ from irope.registry import register_policy
 @register_policy("kv_recache")
 @dataclass(frozen=True)
 class KVRecache(CachePolicy):
-    """Rolling window + sink; at a switch the last min(window, s) latent frames are encoded again under the new prompt.
+    """Window and sink; at a prompt switch the window is encoded again under the new prompt.
 
+    The last min(window, s) latent frames are recached, where s is the first frame of the block.
     The recache is one call at timestep 0 in which all those frames see each other. ``sink_at_switch=kept`` (LongLive's
     ``global_sink=true``) keeps the old-prompt sink and stores only the newest window - sink frames; ``renewed`` stores
     them all, and the oldest becomes the new sink. While s <= window the sink lies inside and is encoded again either

@@ -11,8 +11,9 @@ from irope.registry import register_policy
 @register_policy("rolling")
 @dataclass(frozen=True)
 class Rolling(CachePolicy):
-    """frames = sink + the newest past, k = their own frame numbers, q = s .. s+2.
+    """Sink and newest past at their own frame numbers.
 
+    Frames = sink + past, k = the same, q = s .. s+2, where s is the first frame of the block.
     Without a sink this equals Block-Relativistic RoPE exactly, because only index differences matter; with a sink its
     distance to the block grows without bound. A prompt switch renews cross-attention only ("keep"). The published
     code stops at index 1,023; angles are computed here, so nothing happens there.

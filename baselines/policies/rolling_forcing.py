@@ -11,8 +11,9 @@ from irope.registry import register_policy
 @register_policy("rolling_forcing")
 @dataclass(frozen=True)
 class RollingForcing(CachePolicy):
-    """Denoising F frames from s: past = the newest ``window`` - F - sink cached frames, sink contiguous before them.
+    """Several blocks at rising noise in one call, the sink moved up to the past.
 
+    Denoising F frames from s: past = the newest ``window`` - F - sink cached frames, the sink contiguous before them:
     k = s - past - sink .. s - 1 for sink and past, q = s .. s + F - 1: all frames of the call see each other. The
     context pass of the first block reads the last ``window`` - 3 cached frames at their own indices, the sink only
     while it is one of them. Held besides: the sink and the newest frames, ``window`` + sink in all. Needs weights

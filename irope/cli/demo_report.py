@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import html
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from jinja2 import Environment, FileSystemLoader
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
@@ -25,36 +25,49 @@ if TYPE_CHECKING:
 
 SCORES = ("visible", "color", "background", "motion", "shape", "iou")
 COLUMNS = 9
+"""Moments shown on a contact sheet, evenly spread over the video."""
+
 NOTE = (
-    "Scores of the embedded model ({model}), read from the pixels by a tracker that knows its world: the share of frames "
-    "(motion: of 5 s windows) that do what the prompt says. They are not VBench scores and say nothing about the 1.3B "
-    "model. Mean over the n videos and, in brackets, {spread}. Speed is measured while {workers} processes share this "
-    "machine and leaves out the writing of files; KV is what the cache's pages hold."
+    "Scores of the embedded model ({model}), read from the pixels by a tracker that knows its world: the share of "
+    "frames (motion: of 5 s windows) that do what the prompt says. They are not VBench scores and say nothing about the 1.3B "
+    "model. Mean over n videos; in brackets the range (a 95 % bootstrap interval from {fewest} videos up). Speed is "
+    "the median while the demo's processes share this machine, without the writing of files; KV is what the cache's "
+    "pages hold."
 )
 
+Video = dict[str, Any]
 
-def write_report(out: Path, parts: Sequence[Part], rows: list[dict[str, Any]], seconds: float) -> None:
+
+def write_report(out: Path, parts: Sequence[Part], rows: list[Video], seconds: float) -> None:
     """Write ``sheets/``, ``table.csv``, ``table.md`` and ``index.html`` into ``out`` and print the table."""
+    (out / "sheets").mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(rows)
-    out.mkdir(parents=True, exist_ok=True)
     frame.to_csv(out / "table.csv", index=False)
-    sheets = [sheet for part in parts for sheet in _sheets(out / "sheets", [r for r in rows if r["part"] == part.title])]
     tables = {part.title: summarize(frame[frame["part"] == part.title]) for part in parts}
-    spread = f"the range (a 95 % bootstrap interval from {FEWEST} videos up)"
-    note = NOTE.format(model=rows[0]["model"], spread=spread, workers="the demo's")
+    note = NOTE.format(model=rows[0]["model"], fewest=FEWEST)
     markdown = "\n\n".join(f"### {title}\n\n{_markdown(table)}" for title, table in tables.items())
-    (out / "table.md").write_text(f"{markdown}\n\n{note}\n")
-    (out / "index.html").write_text(_page(tables, rows, sheets, note, out))
-    console = Console(width=None)
+    (out / "table.md").write_text(f"{markdown}\n\n{note}\n", encoding="utf-8")
+    shown = [
+        {
+            "title": title,
+            "columns": table.columns.tolist(),
+            "lines": table.to_numpy().tolist(),
+            "scripts": list(_scripts(out, [row for row in rows if row["part"] == title])),
+        }
+        for title, table in tables.items()
+    ]
+    page = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True).get_template("demo.html.j2")
+    (out / "index.html").write_text(page.render(parts=shown, note=note), encoding="utf-8")
+    console = Console()
     for title, table in tables.items():
-        shown = Table(title=title, title_justify="left")
-        for name in table.columns:
-            shown.add_column(name, justify="left" if name == "method" else "right", no_wrap=True)
-        for record in table.itertuples(index=False):
-            shown.add_row(*(str(value) for value in record))
-        console.print(shown)
+        drawn = Table(*table.columns, title=title, title_justify="left")
+        for line in table.to_numpy().tolist():
+            drawn.add_row(*map(str, line))
+        console.print(drawn)
     console.print(note, style="dim")
-    console.print(f"\n{len(rows)} videos in {seconds:.0f} s. Open {out / 'index.html'}, or the sheets in {out / 'sheets'}/")
+    console.print(
+        f"\n{len(rows)} videos in {seconds:.0f} s. Open {out / 'index.html'}; contact sheets: {out / 'sheets'}"
+    )
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
@@ -73,77 +86,51 @@ def _markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _sheets(folder: Path, rows: list[dict[str, Any]]) -> list[Path]:
-    """One contact sheet per prompt script: a strip per method, the same moments below each other."""
-    folder.mkdir(parents=True, exist_ok=True)
-    made = []
+def _scripts(out: Path, rows: list[Video]) -> Iterator[dict[str, Any]]:
+    """Per prompt script: its videos, and a contact sheet with a strip per method at the same moments."""
     for name, group in groupby(sorted(rows, key=lambda row: str(row["id"])), key=lambda row: str(row["id"])):
         videos = list(group)
-        sidecars = [json.loads(Path(video["stem"] + ".json").read_text()) for video in videos]
-        first = sidecars[0]
-        length = first["pixel_frames"] / first["fps"]
-        times = np.linspace(0, length - 1 / first["fps"], COLUMNS).tolist()
-        strips = [
-            Row(video["method"], _frames_at(Path(video["stem"]), sidecar, times), f"KV {video['kv_bytes'] / 2**10:.0f} KiB")
-            for video, sidecar in zip(videos, sidecars, strict=True)
-        ]
-        marks = [
-            Mark(
-                segment["start_frame"] / first["fps"],
-                CacheEvent.SCENE_CUT if segment["cut"] else CacheEvent.PROMPT_SWITCH,
-                segment["prompt"],
-            )
-            for segment in first["segments"][1:]
-        ]
-        title = f"{first['segments'][0]['prompt']}  ({length:.0f} s, embedded model {first['model']})"
-        path = folder / f"{length:.0f}s-{name}.png"
-        save_sheet(filmstrip(strips, times, marks, title), path)
-        made.append(path)
-    return made
+        sidecars = [json.loads(Path(video["stem"] + ".json").read_text(encoding="utf-8")) for video in videos]
+        length = sidecars[0]["pixel_frames"] / sidecars[0]["fps"]
+        sheet = out / "sheets" / f"{length:.0f}s-{name}.png"
+        save_sheet(_sheet(videos, sidecars, length), sheet)
+        yield {
+            "id": name,
+            "segments": [segment["prompt"] for segment in sidecars[0]["segments"]],
+            "videos": [
+                {"method": video["method"], "src": f"{Path(video['stem']).relative_to(out).as_posix()}.mp4"}
+                for video in videos
+            ],
+            "sheet": f"sheets/{sheet.name}",
+        }
 
 
-def _frames_at(stem: Path, sidecar: dict[str, Any], times: list[float]) -> list[NDArray[np.uint8] | None]:
-    wanted = {min(sidecar["pixel_frames"] - 1, round(t * sidecar["fps"])) for t in times}
+def _sheet(videos: list[Video], sidecars: list[dict[str, Any]], length: float) -> Any:
+    first = sidecars[0]
+    times = np.linspace(0, length - 1 / first["fps"], COLUMNS).tolist()
+    strips = [
+        Row(video["method"], _frames_at(video, sidecar, times), f"KV {video['kv_bytes'] / 2**10:.0f} KiB")
+        for video, sidecar in zip(videos, sidecars, strict=True)
+    ]
+    marks = [
+        Mark(
+            segment["start_frame"] / first["fps"],
+            CacheEvent.SCENE_CUT if segment["cut"] else CacheEvent.PROMPT_SWITCH,
+            segment["prompt"],
+        )
+        for segment in first["segments"][1:]
+    ]
+    title = f"{first['segments'][0]['prompt']}  ({length:.0f} s, embedded model {first['model']})"
+    return filmstrip(strips, times, marks, title)
+
+
+def _frames_at(video: Video, sidecar: dict[str, Any], times: list[float]) -> list[NDArray[np.uint8] | None]:
+    """The true frames nearest to ``times`` (seconds)."""
+    wanted = [min(sidecar["pixel_frames"] - 1, round(t * sidecar["fps"])) for t in times]
+    path = Path(video["stem"]).with_name(sidecar["files"]["frames"] or sidecar["files"]["mp4"])
     found: dict[int, NDArray[np.uint8]] = {}
     number = 0
-    for chunk in read_frames(stem.with_name(sidecar["files"]["frames"] or sidecar["files"]["mp4"]), chunk=64):
+    for chunk in read_frames(path, chunk=64):
         found |= {number + i: frame.copy() for i, frame in enumerate(chunk) if number + i in wanted}
         number += len(chunk)
-    return [found.get(min(sidecar["pixel_frames"] - 1, round(t * sidecar["fps"]))) for t in times]
-
-
-def _page(
-    tables: dict[str, pd.DataFrame], rows: list[dict[str, Any]], sheets: list[Path], note: str, out: Path
-) -> str:
-    parts = []
-    for title, table in tables.items():
-        parts.append(f"<h2>{html.escape(title)}</h2><div class=wide>{table.to_html(index=False, border=0)}</div>")
-        for name, group in groupby(sorted((r for r in rows if r["part"] == title), key=lambda r: str(r["id"])), lambda r: r["id"]):
-            videos = [
-                f'<figure><video src="{html.escape(Path(row["stem"]).relative_to(out).as_posix())}.mp4" controls loop muted '
-                f'preload=metadata></video><figcaption>{html.escape(row["method"])}</figcaption></figure>'
-                for row in group
-            ]
-            sheet = next(path for path in sheets if path.stem.endswith(str(name)) and path.stem.startswith(title.split()[0]))
-            parts.append(f"<h3>{html.escape(str(name))}</h3><div class=row>{''.join(videos)}</div>")
-            parts.append(f'<details><summary>contact sheet</summary><img src="sheets/{html.escape(sheet.name)}"></details>')
-    return _HTML.replace("@BODY@", "\n".join(parts)).replace("@NOTE@", html.escape(note))
-
-
-_HTML = """<!doctype html><html lang=en><meta charset=utf-8><title>irope demo</title>
-<meta name=viewport content="width=device-width, initial-scale=1">
-<style>
-:root { color-scheme: light dark }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1180px; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; text-align: right !important; border-bottom: 1px solid #8884; white-space: nowrap }
-th:first-child, td:first-child { text-align: left !important }
-.row { display: flex; flex-wrap: wrap; gap: .8rem } figure { margin: 0 } .wide { overflow-x: auto }
-video { width: 200px; height: 200px; background: #0003; border-radius: 6px } figcaption { text-align: center }
-img { max-width: 100% } .note { opacity: .75; max-width: 70ch }
-</style>
-<h1>irope demo: KV-cache policies on the embedded model</h1>
-<p><button onclick="document.querySelectorAll('video').forEach(v => { v.currentTime = 0; v.play() })">play all</button></p>
-@BODY@
-<p class=note>@NOTE@</p></html>
-"""
+    return [found.get(number) for number in wanted]

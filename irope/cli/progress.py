@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
 from irope.generate import Report
 from irope.policy import CacheEvent
@@ -20,7 +20,7 @@ LINE_SECONDS = 10.0
 class RolloutProgress:
     """Shows block, seconds per block, latent frames per second and the time left of every video."""
 
-    def __init__(self, frames_per_block: int, stream: object = None) -> None:
+    def __init__(self, frames_per_block: int) -> None:
         self.frames_per_block = frames_per_block
         self.terminal = sys.stderr.isatty()
         self.bar = Progress(
@@ -30,7 +30,7 @@ class RolloutProgress:
             console=Console(stderr=True),
             disable=not self.terminal,
         )
-        self._task: tuple[str, int] | None = None
+        self._task: tuple[str, TaskID] | None = None
         self._start = self._printed = 0.0
 
     def __enter__(self) -> Self:

@@ -6,6 +6,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from irope.errors import UserError
+
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="irope verify", description=__doc__)
@@ -18,6 +20,28 @@ def run(arguments: Sequence[str]) -> int:
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
     options = parser.parse_args(arguments)
     return _golden(options.folder) if options.check == "golden" else _tiny(options)
+
+
+def _tiny(options: argparse.Namespace) -> int:
+    import torch
+
+    from irope.models.tiny.evaluate import verify_tiny
+    from irope.models.tiny.model import load_tiny
+
+    torch.set_num_threads(1)
+    if options.prompts < 1:
+        raise UserError(f"--prompts {options.prompts}: at least one prompt is needed; nearest valid: 1")
+    try:
+        model = load_tiny(options.weights)
+    except FileNotFoundError as error:
+        raise UserError(f"{error}; to train a checkpoint run: irope train tiny") from error
+    scores = verify_tiny(options.prompts, options.seed, model)
+    print(
+        f"embedded model, checkpoint {model.info.checkpoint}: {options.prompts} unseen prompts, 5 s, full causal cache"
+    )
+    for name, score in scores.items():
+        print(f"{name:<18} {score.mean:6.3f}  n = {score.n}")
+    return 0
 
 
 def _golden(folder: Path) -> int:

@@ -1,4 +1,4 @@
-"""Bad input through the command line: a clear message, exit code 2 (or 130), nothing half-written under a final name."""
+"""Bad input through the command line: a clear message, exit code 2 or 130, nothing half-written with a final name."""
 
 from __future__ import annotations
 

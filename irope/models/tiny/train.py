@@ -245,8 +245,13 @@ class Trainer:
         self._load_compute()
 
 
-def train(config: TrainConfig, report: Callable[[Progress], None] | None = None, resume: bool = False) -> Path:
-    """Run the training to its end and return the file of the final weights, ``<out>/<last stage>.safetensors``.
+def train(
+    config: TrainConfig,
+    report: Callable[[Progress], None] | None = None,
+    resume: bool = False,
+    last_stage: str | None = None,
+) -> Path:
+    """Run the training to its end or that of ``last_stage``; return its weights file, ``<out>/<stage>.safetensors``.
 
     Every ``checkpoint_every`` steps the state goes to ``<out>/state.safetensors``; after each stage the averaged
     weights go to ``<out>/<stage>.safetensors``, ready for `load_tiny`.
@@ -262,7 +267,9 @@ def train(config: TrainConfig, report: Callable[[Progress], None] | None = None,
     ends = dict(zip(accumulate(stage.steps for stage in config.stages), config.stages, strict=True))
     losses: list[tuple[float, float]] = []
     frames, began = 0, time.monotonic()
-    while trainer.step < config.steps:
+    final = next((stage for stage in config.stages if stage.name == last_stage), config.stages[-1])
+    end = next(step for step, stage in ends.items() if stage is final)
+    while trainer.step < end:
         stage, _ = config.place(trainer.step)
         losses.append(trainer.advance())
         frames += stage.batch * stage.frames
@@ -273,8 +280,8 @@ def train(config: TrainConfig, report: Callable[[Progress], None] | None = None,
             speed = frames / (time.monotonic() - began)
             report(Progress(trainer.step, config.steps, stage.name, float(first), float(later), speed))
             losses, frames, began = [], 0, time.monotonic()
-        if trainer.step % config.checkpoint_every == 0 or trainer.step == config.steps:
+        if trainer.step % config.checkpoint_every == 0 or trainer.step == end:
             trainer.save(state)
         if trainer.step in ends:
             trainer.export(ends[trainer.step].name)
-    return config.out / f"{config.stages[-1].name}.safetensors"
+    return config.out / f"{final.name}.safetensors"
