@@ -81,8 +81,8 @@ def _work(tasks: list[tuple[Part, int, list[str]]], workers: int) -> list[dict[s
             for future in as_completed(futures):
                 row = done[futures[future]] = future.result()
                 print(
-                    f"[{len(done):>2}/{len(tasks)}] {row['method']:<14} {row['id']:<16} {row['seconds']:>5.0f} s of video "
-                    f"in {row['took']:>5.1f} s",
+                    f"[{len(done):>2}/{len(tasks)}] {row['method']:<14} {row['id']:<16} "
+                    f"{row['seconds']:>5.0f} s of video in {row['took']:>5.1f} s",
                     flush=True,
                 )
         except BaseException:

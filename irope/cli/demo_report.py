@@ -29,10 +29,10 @@ COLUMNS = 9
 
 NOTE = (
     "Scores of the embedded model ({model}), read from the pixels by a tracker that knows its world: the share of "
-    "frames (motion: of 5 s windows) that do what the prompt says. They are not VBench scores and say nothing about the 1.3B "
-    "model. Mean over n videos; in brackets the range (a 95 % bootstrap interval from {fewest} videos up). Speed is "
-    "the median while the demo's processes share this machine, without the writing of files; KV is what the cache's "
-    "pages hold."
+    "frames (motion: of 5 s windows) that do what the prompt says. They are not VBench scores and say nothing about "
+    "the 1.3B model. Mean over n videos; in brackets the range (a 95 % bootstrap interval from {fewest} videos up). "
+    "Speed is the median while the demo's processes share this machine, without the writing of files; KV is what the "
+    "cache's pages hold."
 )
 
 Video = dict[str, Any]

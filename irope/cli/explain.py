@@ -33,21 +33,21 @@ def run(arguments: Sequence[str]) -> int:
     from irope.explain import diff, render_diff, render_svg, render_text
 
     if options.diff:
-        first, second = (_rows([f"method={name}", *options.overrides])[1] for name in options.diff)
+        first, second = (_rows([f"method={name}", *options.overrides])[2] for name in options.diff)
         print(render_diff(diff(first, second), (options.diff[0], options.diff[1])))
         return 0
-    title, rows = _rows(options.overrides)
-    print(render_text(rows, title, options.full))
+    title, settings, rows = _rows(options.overrides)
+    print(render_text(rows, f"{title}\n{settings}", options.full))
     if options.svg:
         if not options.svg.parent.is_dir():
             raise UserError(f"--svg {options.svg}: there is no folder {options.svg.parent}")
-        options.svg.write_text(render_svg(rows, title), encoding="utf-8")
+        options.svg.write_text(render_svg(rows, title, settings), encoding="utf-8")
         print(f"\ndrawn in {options.svg}")
     return 0
 
 
-def _rows(overrides: Sequence[str]) -> tuple[str, list[Row]]:
-    """Title and trace of the first script that the overrides choose."""
+def _rows(overrides: Sequence[str]) -> tuple[str, str, list[Row]]:
+    """Title, settings and trace of the first script that the overrides choose."""
     from irope.config import load, policy_from, scripts_from, timeline_of
     from irope.explain import trace
     from irope.schedules import Run
@@ -58,7 +58,5 @@ def _rows(overrides: Sequence[str]) -> tuple[str, list[Row]]:
     timeline = timeline_of(script, config, clock, HORIZON)
     run = Run(steps=len(config.video.method.steps or range(4)), block=clock.block, horizon=HORIZON)
     settings = ", ".join(f"{name} {value}" for name, value in vars(policy).items() if value is not None)
-    title = (
-        f"{config.video.method.name} ({settings}): {timeline.seconds(timeline.blocks):g} s, {timeline.blocks} blocks"
-    )
-    return title, trace(policy, timeline, run)
+    title = f"{config.video.method.name}: {timeline.seconds(timeline.blocks):g} s, {timeline.blocks} blocks"
+    return title, settings, trace(policy, timeline, run)
