@@ -64,7 +64,8 @@ def run(arguments: Sequence[str]) -> int:
     from irope.cli.demo_report import write_report
 
     out = Path(str(load(common).sys.out)).parent
-    write_report(out, PARTS, rows, time.perf_counter() - start)
+    order = [part.title for part in PARTS]
+    write_report(out, sorted(rows, key=lambda row: order.index(row["part"])), time.perf_counter() - start)
     return 0
 
 

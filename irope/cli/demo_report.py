@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,9 +19,6 @@ from eval.summary import FEWEST, cell
 from irope.policy import CacheEvent
 from irope.sheet import Mark, Row, filmstrip, save_sheet
 from irope.video import read_frames
-
-if TYPE_CHECKING:
-    from irope.cli.demo import Part
 
 SCORES = ("visible", "color", "background", "motion", "shape", "iou")
 COLUMNS = 9
@@ -38,12 +35,15 @@ NOTE = (
 Video = dict[str, Any]
 
 
-def write_report(out: Path, parts: Sequence[Part], rows: list[Video], seconds: float) -> None:
-    """Write ``sheets/``, ``table.csv``, ``table.md`` and ``index.html`` into ``out`` and print the table."""
+def write_report(out: Path, rows: list[Video], seconds: float) -> None:
+    """Write ``sheets/``, ``table.csv``, ``table.md`` and ``index.html`` into ``out`` and print the table.
+
+    A row is what `irope.cli.demo.make` returns; rows of one ``part`` share a table.
+    """
     (out / "sheets").mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(rows)
     frame.to_csv(out / "table.csv", index=False)
-    tables = {part.title: summarize(frame[frame["part"] == part.title]) for part in parts}
+    tables = {str(title): summarize(group) for title, group in frame.groupby("part", sort=False)}
     note = NOTE.format(model=rows[0]["model"], fewest=FEWEST)
     markdown = "\n\n".join(f"### {title}\n\n{_markdown(table)}" for title, table in tables.items())
     (out / "table.md").write_text(f"{markdown}\n\n{note}\n", encoding="utf-8")
