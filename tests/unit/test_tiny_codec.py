@@ -11,7 +11,7 @@ from irope.world import render, sample_scene, sample_staging
 
 @pytest.fixture(scope="module")
 def codec() -> TinyCodec:
-    return fit_codec(24, seed=0, clips=30)
+    return fit_codec(24, seed=0, clips=12)
 
 
 def _clip(seed: int, frames: int = 33) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -66,7 +66,7 @@ def test_quality_on_clips_it_was_not_fitted_to(codec: TinyCodec) -> None:
 
 
 def test_fitting_again_gives_the_same_codec_and_orthonormal_components(codec: TinyCodec) -> None:
-    again = fit_codec(24, seed=0, clips=30)
+    again = fit_codec(24, seed=0, clips=12)
     for name, tensor in codec.state_dict().items():
         torch.testing.assert_close(tensor, again.state_dict()[name], rtol=0, atol=0)
     torch.testing.assert_close(codec.basis @ codec.basis.T, torch.eye(24), rtol=0, atol=1e-5)

@@ -66,7 +66,7 @@ def test_what_is_not_a_weights_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="does not hold an embedded model"):
         load_tiny(other)
     other.write_bytes(weights_path().read_bytes()[:1000])
-    with pytest.raises(ValueError, match="not a readable safetensors"):
+    with pytest.raises(ValueError, match="no readable safetensors"):
         load_tiny(other)
 
 
