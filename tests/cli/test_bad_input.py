@@ -164,7 +164,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(weights: Path, tmp_
     import json
 
     def command(out: str) -> list[str]:
-        prompt = "prompt=a red circle moving left[30s] | a red circle moving up[30s#]"
+        prompt = "prompt=a red circle moving left[60s] | a red circle moving up[60s#]"
         options = [f"video.model.weights={weights}", f"sys.out={out}", "sys.checkpoint_blocks=4", prompt]
         return [sys.executable, "-m", "irope", "generate", *options]
 
@@ -183,7 +183,7 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(weights: Path, tmp_
         subprocess.run(command(out), cwd=tmp_path, env=env, check=True, capture_output=True, timeout=120)
     cut, whole = (json.loads(next(tmp_path.glob(f"{out}/*/*.json")).read_text()) for out in ("cut", "whole"))
     assert cut["frames_sha256_chain"] == whole["frames_sha256_chain"]
-    assert cut["pixel_frames"] == whole["pixel_frames"] == 957
+    assert cut["pixel_frames"] == whole["pixel_frames"] == 1917
     assert cut["plans"] == whole["plans"]
     assert cut["key"] == whole["key"]
     assert not list(tmp_path.glob("cut/*/*.state")) + list(tmp_path.glob("cut/*/*.parts"))
