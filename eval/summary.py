@@ -27,8 +27,10 @@ def spread(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]
 
 
 def cell(values: Sequence[float]) -> str:
-    """``.93 (.88-1.00)``, or a dash without values."""
+    """``0.93 (0.88–1.00)``, the value alone where there is one, a dash where there is none."""
     mean, low, high = spread(values)
     if np.isnan(mean):
         return "–"
+    if len(values) == 1:
+        return f"{mean:.2f}"
     return f"{mean:.2f} ({low:.2f}–{high:.2f})"

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -21,6 +22,7 @@ from irope.sheet import Mark, Row, filmstrip, save_sheet
 from irope.video import read_frames
 
 SCORES = ("visible", "color", "background", "motion", "shape", "iou")
+TITLES = {"color": "colour", "background": "backgr."}
 COLUMNS = 9
 """Moments shown on a contact sheet, evenly spread over the video."""
 
@@ -28,8 +30,8 @@ NOTE = (
     "Scores of the embedded model ({model}), read from the pixels by a tracker that knows its world: the share of "
     "frames (motion: of 5 s windows) that do what the prompt says. They are not VBench scores and say nothing about "
     "the 1.3B model. Mean over n videos; in brackets the range (a 95 % bootstrap interval from {fewest} videos up). "
-    "Speed is the median while the demo's processes share this machine, without the writing of files; KV is what the "
-    "cache's pages hold."
+    "lat/s: latent frames per second, the median while the demo's processes share this machine, without the writing of "
+    "files. KV: what the cache's pages hold."
 )
 
 Video = dict[str, Any]
@@ -60,24 +62,25 @@ def write_report(out: Path, rows: list[Video], seconds: float) -> None:
     (out / "index.html").write_text(page.render(parts=shown, note=note), encoding="utf-8")
     console = Console()
     for title, table in tables.items():
-        drawn = Table(*table.columns, title=title, title_justify="left")
+        drawn = Table(title=title, title_justify="left", padding=(0, 1), box=SIMPLE_HEAD)
+        for number, name in enumerate(table.columns):
+            drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
         for line in table.to_numpy().tolist():
-            drawn.add_row(*map(str, line))
+            drawn.add_row(*(str(value).split(" (")[0] for value in line))  # means alone fit a terminal
         console.print(drawn)
     console.print(note, style="dim")
-    console.print(
-        f"\n{len(rows)} videos in {seconds:.0f} s. Open {out / 'index.html'}; contact sheets: {out / 'sheets'}"
-    )
+    console.print(f"\n{len(rows)} videos in {seconds:.0f} s; the brackets are in {out / 'table.md'}")
+    console.print(f"Open {out / 'index.html'}: the videos and their contact sheets")
 
 
 def summarize(rows: pd.DataFrame) -> pd.DataFrame:
-    """One line a method, in the order of the rows: n, scores with their spread, speed, KV size."""
+    """One line a method, in the order of the rows: n, scores with their spread, latent frames/s, KV size."""
     lines = []
     for method, group in rows.groupby("method", sort=False):
-        scores = {name: cell(group[name].tolist()) for name in SCORES}
+        scores = {TITLES.get(name, name): cell(group[name].tolist()) for name in SCORES}
         speed = f"{group['latent_frames_per_second'].median():.0f}"
         size = f"{group['kv_bytes'].max() / 2**10:.0f}"
-        lines.append({"method": method, "n": len(group), **scores, "latent frames/s": speed, "KV KiB": size})
+        lines.append({"method": method, "n": len(group), **scores, "lat/s": speed, "KV KiB": size})
     return pd.DataFrame(lines)
 
 
@@ -107,7 +110,7 @@ def _scripts(out: Path, rows: list[Video]) -> Iterator[dict[str, Any]]:
 
 def _sheet(videos: list[Video], sidecars: list[dict[str, Any]], length: float) -> Any:
     first = sidecars[0]
-    times = np.linspace(0, length - 1 / first["fps"], COLUMNS).tolist()
+    times = np.linspace(0, length - 1 / first["fps"], COLUMNS).round(1).tolist()
     strips = [
         Row(video["method"], _frames_at(video, sidecar, times), f"KV {video['kv_bytes'] / 2**10:.0f} KiB")
         for video, sidecar in zip(videos, sidecars, strict=True)
