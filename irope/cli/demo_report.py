@@ -62,7 +62,7 @@ def write_report(out: Path, rows: list[Video], seconds: float) -> None:
     (out / "index.html").write_text(page.render(parts=shown, note=note), encoding="utf-8")
     console = Console()
     for title, table in tables.items():
-        drawn = Table(title=title, title_justify="left", padding=(0, 1), box=SIMPLE_HEAD)
+        drawn = Table(title=title, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False, box=SIMPLE_HEAD)
         for number, name in enumerate(table.columns):
             drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
         for line in table.to_numpy().tolist():
