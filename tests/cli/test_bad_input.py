@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -141,22 +143,34 @@ def test_an_output_folder_without_permission(irope: Irope, weights: Path, tmp_pa
     assert "Permission denied" in result.stderr
 
 
-@pytest.mark.skipif(
-    sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None, reason="needs a mount of its own"
-)
-def test_a_full_disk(irope: Irope, weights: Path, tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96k", "tmpfs", str(disk)], check=False).returncode:
+@contextmanager
+def mounted(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of our own in memory; skips the test where mounting is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if sys.platform != "linux" or shutil.which("mount") is None or subprocess.run(command, check=False).returncode:
         pytest.skip("mounting is not allowed here")
     try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_an_output_folder_that_is_read_only(irope: Irope, weights: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "ro") as disk:
+        result = irope("generate", f"video.model.weights={weights}", "duration=5", "prompts=basic", f"sys.out={disk}")
+        assert result.returncode == 2, result.stderr
+        assert "Read-only file system" in result.stderr
+        assert "Traceback" not in result.stderr
+
+
+def test_a_full_disk(irope: Irope, weights: Path, tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "size=96k") as disk:
         result = irope("generate", f"video.model.weights={weights}", "duration=20", "prompts=basic", f"sys.out={disk}")
         assert result.returncode == 2, result.stderr
         assert "disk is full" in result.stderr
         assert "Traceback" not in result.stderr
         assert final_names(disk) == []
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_ctrl_c_ends_with_130_and_the_same_command_continues(weights: Path, tmp_path: Path) -> None:
