@@ -20,15 +20,14 @@ from torch import Tensor
 from irope.errors import UserError
 from irope.models.checkpoint import load_strict
 from irope.policy import CacheEvent, CachePolicy
-from irope.registry import make_policy
+from irope.registry import make_policy, policies
 from irope.rollout import Rollout
-from irope.sampler import Sampler
+from irope.sampler import TABLE, Sampler
 from irope.transformer import CausalWanTransformer, WanConfig
 
 TOLERANCE = 5e-5
 """Largest absolute difference of a float32 run that counts as equal. Never loosened."""
 
-SHIFT = 5.0
 WEIGHTS = "weights.safetensors"
 
 
@@ -128,12 +127,14 @@ def recipe_of(system: str, run: str) -> tuple[CachePolicy, dict[int, CacheEvent]
     """Policy and events behind a recorded run.
 
     Raises:
-        GoldenError: the system is unknown or the run's name is not understood.
-        PolicyError: the policy does not exist (yet) or refuses the settings.
+        GoldenError: the system is unknown, the run's name is not understood, or the policy is missing.
+        PolicyError: the policy refuses the settings.
     """
     if system not in RECIPES:
         raise GoldenError(f"unknown recording {system!r}; known: {', '.join(RECIPES)}")
     name, settings, events = RECIPES[system](run)
+    if name not in policies():
+        raise GoldenError(f"policy {name!r} is missing in this version")
     return make_policy(name, settings), events
 
 
@@ -153,6 +154,8 @@ def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanT
             f"the file holds noise for {available} blocks and {len(data['context'])} prompts"
         )
 
+    steps = data["steps"].tolist()
+
     def noise(block: int, step: int) -> Tensor:
         frames = slice(block * size, (block + 1) * size)
         return data["noise"][:, frames] if step == 0 else data["renoise"][block, step - 1]
@@ -161,7 +164,8 @@ def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanT
         model=model,
         policy=policy,
         events=RecordedEvents(blocks, events),
-        sampler=Sampler.from_timesteps(data["steps"].tolist(), SHIFT),
+        # Recorded steps are entries of the shifted table, where sigma is t / 1000 whatever the shift.
+        sampler=Sampler(tuple(steps), tuple(t / TABLE for t in steps)),
         texts=lambda segment: data["context"][segment : segment + 1],
         noise=noise,
         frame_shape=(data["noise"].shape[2], data["noise"].shape[3], data["noise"].shape[4]),

@@ -75,7 +75,7 @@ def test_verify_golden_counts_a_missing_policy_as_a_fail(tmp_path: Path, capsys:
         shutil.copy(GOLDEN / f"{name}.safetensors", tmp_path)
     code = main(["verify", "golden", str(tmp_path)])
     out = capsys.readouterr().out
-    assert (code, out.count("FAIL")) == ((1, 2) if "unknown policy" in out else (0, 0))
+    assert (code, out.count("FAIL")) == ((1, 2) if "is missing" in out else (0, 0))
 
 
 def test_generate_writes_video_frames_and_a_sidecar_that_describes_them(
