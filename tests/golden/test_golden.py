@@ -66,7 +66,7 @@ def test_missing_policy_is_a_line_of_its_own(tmp_path: Path, system: str) -> Non
     folder = folder_with(tmp_path, system, "self_forcing")
     missing, present = sorted(verify(folder), key=lambda result: result.ok)
     assert missing.difference is None
-    assert f"is missing '{system}'" in missing.problem
+    assert f"policy '{system}' is missing" in missing.problem
     assert present.name == "self_forcing/full_21"
 
 
