@@ -8,10 +8,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader
-from numpy.typing import NDArray
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -19,13 +17,9 @@ from rich.table import Table
 from eval.summary import FEWEST, cell
 from irope.policy import CacheEvent
 from irope.sheet import Mark, Row, filmstrip, save_sheet
-from irope.video import read_frames
 
 SCORES = ("visible", "color", "background", "motion", "shape", "iou")
 TITLES = {"color": "colour", "background": "backgr."}
-COLUMNS = 9
-"""Moments shown on a contact sheet, evenly spread over the video."""
-
 NOTE = (
     "Scores of the embedded model ({model}), read from the pixels by a tracker that knows its world: the share of "
     "frames (motion: of 5 s windows) that do what the prompt says. They are not VBench scores and say nothing about "
@@ -44,7 +38,7 @@ def write_report(out: Path, rows: list[Video], seconds: float) -> None:
     """
     (out / "sheets").mkdir(parents=True, exist_ok=True)
     frame = pd.DataFrame(rows)
-    frame.to_csv(out / "table.csv", index=False)
+    frame.drop(columns=["times", "frames"]).to_csv(out / "table.csv", index=False)
     tables = {str(title): summarize(group) for title, group in frame.groupby("part", sort=False)}
     note = NOTE.format(model=rows[0]["model"], fewest=FEWEST)
     markdown = "\n\n".join(f"### {title}\n\n{_markdown(table)}" for title, table in tables.items())
@@ -110,11 +104,7 @@ def _scripts(out: Path, rows: list[Video]) -> Iterator[dict[str, Any]]:
 
 def _sheet(videos: list[Video], sidecars: list[dict[str, Any]], length: float) -> Any:
     first = sidecars[0]
-    times = np.linspace(0, length - 1 / first["fps"], COLUMNS).round(1).tolist()
-    strips = [
-        Row(video["method"], _frames_at(video, sidecar, times), f"KV {video['kv_bytes'] / 2**10:.0f} KiB")
-        for video, sidecar in zip(videos, sidecars, strict=True)
-    ]
+    strips = [Row(video["method"], video["frames"], f"KV {video['kv_bytes'] / 2**10:.0f} KiB") for video in videos]
     marks = [
         Mark(
             segment["start_frame"] / first["fps"],
@@ -124,16 +114,4 @@ def _sheet(videos: list[Video], sidecars: list[dict[str, Any]], length: float) -
         for segment in first["segments"][1:]
     ]
     title = f"{first['segments'][0]['prompt']}  ({length:.0f} s, embedded model {first['model']})"
-    return filmstrip(strips, times, marks, title)
-
-
-def _frames_at(video: Video, sidecar: dict[str, Any], times: list[float]) -> list[NDArray[np.uint8] | None]:
-    """The true frames nearest to ``times`` (seconds)."""
-    wanted = [min(sidecar["pixel_frames"] - 1, round(t * sidecar["fps"])) for t in times]
-    path = Path(video["stem"]).with_name(sidecar["files"]["frames"] or sidecar["files"]["mp4"])
-    found: dict[int, NDArray[np.uint8]] = {}
-    number = 0
-    for chunk in read_frames(path, chunk=64):
-        found |= {number + i: frame.copy() for i, frame in enumerate(chunk) if number + i in wanted}
-        number += len(chunk)
-    return [found.get(number) for number in wanted]
+    return filmstrip(strips, videos[0]["times"], marks, title)
