@@ -17,6 +17,10 @@ def run(arguments: Sequence[str]) -> int:
     tiny = checks.add_parser("tiny", help="measure the embedded model at 5 s on unseen prompts with the tracker")
     tiny.add_argument("--prompts", type=int, default=64, help="unseen prompts (default 64)")
     tiny.add_argument("--seed", type=int, default=0)
+    tiny.add_argument("--seconds", type=float, default=None, help="score long videos instead, with a window")
+    tiny.add_argument("--at", type=float, nargs="+", default=[0.0], help="seconds where a 5 s stretch is scored")
+    tiny.add_argument("--window", type=int, default=6, help="of long videos, in latent frames (default 6)")
+    tiny.add_argument("--sink", type=int, default=1, help="of long videos (default 1)")
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
     options = parser.parse_args(arguments)
     return _golden(options.folder) if options.check == "golden" else _tiny(options)
@@ -25,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
 def _tiny(options: argparse.Namespace) -> int:
     import torch
 
-    from irope.models.tiny.evaluate import verify_tiny
+    from irope.models.tiny.evaluate import STRETCH, verify_long, verify_tiny
     from irope.models.tiny.model import load_tiny
 
     torch.set_num_threads(1)
@@ -35,12 +39,22 @@ def _tiny(options: argparse.Namespace) -> int:
         model = load_tiny(options.weights)
     except FileNotFoundError as error:
         raise UserError(f"{error}; to train a checkpoint run: irope train tiny") from error
-    scores = verify_tiny(options.prompts, options.seed, model)
-    print(
-        f"embedded model, checkpoint {model.info.checkpoint}: {options.prompts} unseen prompts, 5 s, full causal cache"
-    )
-    for name, score in scores.items():
-        print(f"{name:<18} {score.mean:6.3f}  n = {score.n}")
+    print(f"embedded model, checkpoint {model.info.checkpoint}, {options.prompts} unseen prompts, seed {options.seed}")
+    if options.seconds is None:
+        print("5 s, full causal cache; mean, standard error, n")
+        for name, score in verify_tiny(options.prompts, options.seed, model).items():
+            print(f"{name:<16} {score.mean:6.3f}  {score.error:6.3f}  {score.n:>4}")
+        return 0
+    if wrong := [at for at in options.at if at < 0 or at + STRETCH > options.seconds]:
+        latest = max(0.0, options.seconds - STRETCH)
+        raise UserError(
+            f"--at {wrong[0]:g}: {STRETCH:g} s from there do not lie in the video; nearest valid: {latest:g}"
+        )
+    table = verify_long(model, options.seconds, options.at, options.window, options.sink, options.prompts, options.seed)
+    print(f"{options.seconds:g} s, window {options.window}, sink {options.sink}; means of {STRETCH:g} s from")
+    print(f"{'':<16}" + "".join(f"{at:>7g} s" for at in options.at) + "     n")
+    for name, first in table[options.at[0]].items():
+        print(f"{name:<16}" + "".join(f"{table[at][name].mean:>9.3f}" for at in options.at) + f"{first.n:>6}")
     return 0
 
 

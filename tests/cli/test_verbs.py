@@ -124,3 +124,15 @@ def test_dry_run_lists_the_videos_and_makes_none(irope: Irope, weights: Path, tm
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("todo") == 8
     assert not (tmp_path / "results").exists()
+
+
+def test_verify_tiny_measures_short_and_long_videos(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = ["verify", "tiny", "--weights", str(weights), "--prompts", "2"]
+    assert main(small) == 0
+    assert "visible" in capsys.readouterr().out
+    assert main([*small, "--seconds", "9", "--at", "0", "4"]) == 0
+    assert "streaks" in capsys.readouterr().out
+    assert main([*small, "--seconds", "9", "--at", "5"]) == 2
+    assert "nearest valid: 4" in capsys.readouterr().err
+    assert main(["verify", "tiny", "--weights", "nowhere.safetensors"]) == 2
+    assert "irope train tiny" in capsys.readouterr().err

@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 
 from irope.models.tiny.model import TinyModel, load_tiny
 from irope.models.tiny.sample import roll_out
+from irope.script import Clock
 from irope.world import Agreement, Scene, agreement, sample_scene, track
 from irope.world.scene import ACTIONS, DIRECTIONS
+
+STRETCH = 5.0
+"""Seconds scored at once in a long video."""
+
+STREAK = 0.45
+"""Overlap with the true shape below which a subject counts as smeared."""
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "straight motion": tuple(DIRECTIONS),
@@ -91,3 +98,29 @@ def verify_tiny(
     scenes = unseen_scenes(n_prompts, seed)
     videos = generate(model, [scene.prompt for scene in scenes], model.info.horizon, seed, report=report)
     return summarize(scenes, [agreement(track(video), scene) for video, scene in zip(videos, scenes, strict=True)])
+
+
+def verify_long(
+    model: TinyModel,
+    seconds: float,
+    stretches: Sequence[float],
+    window: int,
+    sink: int,
+    n_prompts: int = 64,
+    seed: int = 0,
+) -> dict[float, dict[str, Score]]:
+    """Score `STRETCH` seconds from each of ``stretches`` (seconds) of long videos, ∞-RoPE's indices at ``window``.
+
+    Besides the measures of `verify_tiny`, ``streaks`` is the share of videos whose overlap falls below `STREAK`.
+    """
+    info = model.info
+    latents = Clock(info.fps, info.block).latents(seconds)
+    scenes = unseen_scenes(n_prompts, seed)
+    tracks = [track(video) for video in generate(model, [s.prompt for s in scenes], latents, seed, window, sink)]
+    table = {}
+    for start in stretches:
+        first, last = round(start * info.fps), round((start + STRETCH) * info.fps)
+        found = [agreement(tracked, scene, first, last) for tracked, scene in zip(tracks, scenes, strict=True)]
+        streaks = _score([float(one.iou < STREAK) for one in found])
+        table[start] = summarize(scenes, found) | {"streaks": streaks}
+    return table
