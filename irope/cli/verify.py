@@ -21,6 +21,7 @@ def run(arguments: Sequence[str]) -> int:
     tiny.add_argument("--at", type=float, nargs="+", default=[0.0], help="seconds where a 5 s stretch is scored")
     tiny.add_argument("--window", type=int, default=6, help="of long videos, in latent frames (default 6)")
     tiny.add_argument("--sink", type=int, default=1, help="of long videos (default 1)")
+    tiny.add_argument("--checkpoint", default="stable", help="a packaged checkpoint: stable (default) or base")
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
     options = parser.parse_args(arguments)
     return _golden(options.folder) if options.check == "golden" else _tiny(options)
@@ -30,13 +31,13 @@ def _tiny(options: argparse.Namespace) -> int:
     import torch
 
     from irope.models.tiny.evaluate import STRETCH, verify_long, verify_tiny
-    from irope.models.tiny.model import load_tiny
+    from irope.models.tiny.model import load_tiny, weights_path
 
     torch.set_num_threads(1)
     if options.prompts < 1:
         raise UserError(f"--prompts {options.prompts}: at least one prompt is needed; nearest valid: 1")
     try:
-        model = load_tiny(options.weights)
+        model = load_tiny(options.weights or weights_path(options.checkpoint))
     except FileNotFoundError as error:
         raise UserError(f"{error}; to train a checkpoint run: irope train tiny") from error
     print(f"embedded model, checkpoint {model.info.checkpoint}, {options.prompts} unseen prompts, seed {options.seed}")
