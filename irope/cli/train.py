@@ -8,6 +8,8 @@ irope train tiny --stage base             stop after that stage
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,8 +54,13 @@ def run(arguments: Sequence[str]) -> int:
             flush=True,
         )
 
+    interrupted: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: interrupted.append(number))  # a step is finished first
     try:
-        path = train(config, report, options.resume, options.stage)
+        path = train(config, report, options.resume, options.stage, stop=lambda: bool(interrupted))
+    except KeyboardInterrupt as error:
+        print(f"\nirope: {error}, all before it is saved; go on with --resume added", file=sys.stderr)
+        return 130
     except (FileExistsError, ValueError) as error:
         raise UserError(f"{error} (--resume continues a run, --out chooses another folder)") from error
     print(f"weights: {path}\nmeasure them with: irope verify tiny --weights {path}")

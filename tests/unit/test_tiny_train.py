@@ -46,6 +46,25 @@ def test_a_stopped_and_resumed_run_equals_an_unbroken_one_to_the_bit(tmp_path: P
     assert whole.name == resumed.name == "last.safetensors"
 
 
+def test_a_run_stopped_between_two_steps_loses_none(tmp_path: Path) -> None:
+    whole = train(config(tmp_path / "whole", checkpoint_every=100))
+    asked = iter([False] * 5 + [True])
+    with pytest.raises(KeyboardInterrupt, match="before step 6"):
+        train(config(tmp_path / "broken", checkpoint_every=100), stop=lambda: next(asked))
+    reports: list[Progress] = []
+    broken = train(config(tmp_path / "broken", checkpoint_every=100, report_every=1), reports.append, resume=True)
+    assert [r.step for r in reports] == [6]
+    one, other = load_file(whole), load_file(broken)
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_the_last_stage_may_be_an_earlier_one(tmp_path: Path) -> None:
+    first = train(config(tmp_path), last_stage="first")
+    assert first.name == "first.safetensors"
+    assert not (tmp_path / "last.safetensors").exists()
+    assert train(config(tmp_path), resume=True).name == "last.safetensors"
+
+
 def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
     short = (Stage("only", 2, 2, 6),)
     runs = [load_file(train(config(tmp_path / str(i), seed, stages=short))) for i, seed in enumerate((0, 0, 1))]

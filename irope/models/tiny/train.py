@@ -250,11 +250,13 @@ def train(
     report: Callable[[Progress], None] | None = None,
     resume: bool = False,
     last_stage: str | None = None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:
     """Run the training to its end or that of ``last_stage``; return its weights file, ``<out>/<stage>.safetensors``.
 
     Every ``checkpoint_every`` steps the state goes to ``<out>/state.safetensors``; after each stage the averaged
-    weights go to ``<out>/<stage>.safetensors``, ready for `load_tiny`.
+    weights go to ``<out>/<stage>.safetensors``, ready for `load_tiny`. ``stop`` is asked between steps; once it says
+    True the state is saved and KeyboardInterrupt raised.
 
     Raises FileExistsError when ``out`` holds a run already and ``resume`` is False.
     """
@@ -270,6 +272,9 @@ def train(
     final = next((stage for stage in config.stages if stage.name == last_stage), config.stages[-1])
     end = next(step for step, stage in ends.items() if stage is final)
     while trainer.step < end:
+        if stop():
+            trainer.save(state)
+            raise KeyboardInterrupt(f"stopped before step {trainer.step + 1}")
         stage, _ = config.place(trainer.step)
         losses.append(trainer.advance())
         frames += stage.batch * stage.frames
