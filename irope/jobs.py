@@ -56,10 +56,12 @@ class VideoJob:
 
     @property
     def done(self) -> bool:
-        """The sidecar, written last, is there with this key."""
+        """The sidecar, written last, is there with this key, and so are the files it names."""
         try:
-            return bool(json.loads(self.sidecar.read_text())["key"] == self.key)
-        except (OSError, ValueError, KeyError):
+            facts = json.loads(self.sidecar.read_text())
+            files = [self.stem.with_name(name) for name in facts["files"].values() if name is not None]
+            return bool(facts["key"] == self.key) and all(file.is_file() for file in files)
+        except (OSError, ValueError, KeyError, AttributeError):
             return False
 
 

@@ -106,6 +106,9 @@ def test_generate_writes_video_frames_and_a_sidecar_that_describes_them(
     assert again.returncode == 0
     assert "done already" in again.stdout
     assert mp4.stat().st_mtime_ns == before
+    mkv.unlink()  # what is lost is made again, the same
+    assert "done already" not in irope(*arguments).stdout
+    assert frame_hash(np.concatenate(list(read_frames(mkv)))) == facts["frames_sha256_chain"]
 
 
 def test_another_seed_is_another_video_and_the_same_one_the_same(irope: Irope, weights: Path, tmp_path: Path) -> None:
