@@ -173,6 +173,17 @@ class Choice:
             raise self._fail(value, "seconds as a number, or null")
         return None if value is None else float(value)
 
+    def steps(self) -> tuple[float, ...] | None:
+        """Nominal denoising steps, falling within (0, 1000], or None for the model's own."""
+        value = self.value()
+        if value is None:
+            return None
+        steps = tuple(value) if isinstance(value, ListConfig) else ()
+        numbers = all(isinstance(step, (int, float)) and 0 < step <= 1000 for step in steps)
+        if not steps or not numbers or list(steps) != sorted(set(steps), reverse=True):
+            raise self._fail(value, "falling numbers within (0, 1000], for example [1000,750,500,250], or null")
+        return steps
+
     def text(self) -> str | None:
         value = self.value()
         return None if value is None else str(value)

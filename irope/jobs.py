@@ -72,7 +72,7 @@ def jobs_from(config: DictConfig, generator: Generator) -> list[VideoJob]:
         UserError: of any kind, before anything is generated.
     """
     policy = policy_from(config)
-    sampler = Sampler.from_nominal(tuple(config.video.method.steps or generator.steps), generator.shift)
+    sampler = Sampler.from_nominal(Choice(config, "video.method.steps").steps() or generator.steps, generator.shift)
     seed = Choice(config, "video.seed").integer(0)
     file = FileOptions(
         scale=Choice(config, "video.model.scale").integer(1, 64),

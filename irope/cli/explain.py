@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def _rows(overrides: Sequence[str]) -> tuple[str, str, list[Row]]:
     """Title, settings and trace of the first script that the overrides choose."""
-    from irope.config import load, policy_from, scripts_from, timeline_of
+    from irope.config import Choice, load, policy_from, scripts_from, timeline_of
     from irope.explain import trace
     from irope.schedules import Run
     from irope.script import Clock
@@ -56,7 +56,7 @@ def _rows(overrides: Sequence[str]) -> tuple[str, str, list[Row]]:
     config = load(overrides)
     policy, script, clock = policy_from(config), scripts_from(config)[0], Clock()
     timeline = timeline_of(script, config, clock, HORIZON)
-    run = Run(steps=len(config.video.method.steps or range(4)), block=clock.block, horizon=HORIZON)
+    run = Run(steps=len(Choice(config, "video.method.steps").steps() or range(4)), block=clock.block, horizon=HORIZON)
     settings = ", ".join(f"{name} {value}" for name, value in vars(policy).items() if value is not None)
     title = f"{config.video.method.name}: {timeline.seconds(timeline.blocks):g} s, {timeline.blocks} blocks"
     return title, settings, trace(policy, timeline, run)

@@ -48,6 +48,7 @@ def final_names(folder: Path) -> list[str]:
         (["prompt=a red dog moving left"], ["unknown word", "dog"]),
         (["video.prompts.file=nowhere.txt"], ["nowhere.txt"]),
         (["video.model.dtype=float8"], ["video.model.dtype=float8", "bfloat16"]),
+        (["video.method.steps=[250,500]"], ["video.method.steps", "falling numbers"]),
         (["nonsense"], ["'nonsense' is not an override", "key=value"]),
         (["duration=[1"], ["duration=[1"]),
     ],
