@@ -161,3 +161,26 @@ def test_listing_loads_no_torch(module):
     code = f"import sys, {module}{act}; print(sorted({{'torch', 'pandas', 'matplotlib', 'av'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_training_and_measuring_the_embedded_model_need_torch_numpy_and_safetensors_only():
+    """A bare GPU image has no more, so every other package is refused here."""
+    code = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {"hydra", "omegaconf", "pandas", "rich", "av", "PIL", "yaml", "jinja2", "matplotlib"}:
+            raise ImportError(f"{name} is refused")
+
+sys.meta_path.insert(0, Refuse())
+from irope.cli.main import main
+import irope.cli.train, irope.models.tiny.evaluate, irope.models.tiny.train
+assert main(["train", "tiny", "--stage", "bse"]) == 2
+assert main(["verify", "tiny", "--prompts", "1"]) == 0
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "did you mean 'base'" in done.stderr
