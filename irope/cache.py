@@ -134,7 +134,7 @@ class KVArena:
         self._own = torch.tensor([again.frames.index(frame) for frame in again.store]).to(self.device)
         self.writing(again.store, segment)
 
-    def writing(self, frames: Iterable[int], segment: int) -> None:
+    def writing(self, frames: tuple[int, ...], segment: int) -> None:
         """From now to the next plan, forwards store the raw keys and values of ``frames``, the call's own frames."""
         for frame in frames:
             self._slot(Page(frame, segment))
