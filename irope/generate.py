@@ -10,7 +10,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -192,5 +191,4 @@ def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -
         "seconds_per_block": log.seconds,
         "plans": log.trace.entries,
         "environment": environment(generator.transformer.device),
-        "torch_threads": torch.get_num_threads(),
     }

@@ -23,6 +23,7 @@ from irope.policy import CacheEvent, CachePolicy
 from irope.registry import make_policy, policies
 from irope.rollout import Rollout
 from irope.sampler import TABLE, Sampler
+from irope.schedules import EventTable
 from irope.transformer import CausalWanTransformer, WanConfig
 
 TOLERANCE = 5e-5
@@ -33,20 +34,6 @@ WEIGHTS = "weights.safetensors"
 
 class GoldenError(UserError, ValueError):
     """A recording cannot be read or its name is not understood."""
-
-
-@dataclass(frozen=True)
-class RecordedEvents:
-    """The prompt switches and cuts of a recorded run: block -> event, in order; every event starts a new prompt."""
-
-    blocks: int
-    events: dict[int, CacheEvent]
-
-    def event(self, block: int) -> CacheEvent:
-        return self.events.get(block, CacheEvent.BLOCK)
-
-    def segment(self, block: int) -> int:
-        return sum(start <= block for start in self.events)
 
 
 @dataclass(frozen=True)
@@ -163,7 +150,7 @@ def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanT
     rollout = Rollout(
         model=model,
         policy=policy,
-        events=RecordedEvents(blocks, events),
+        events=EventTable(blocks, events),
         # Recorded steps are entries of the shifted table, where sigma is t / 1000 whatever the shift.
         sampler=Sampler(tuple(steps), tuple(t / TABLE for t in steps)),
         texts=lambda segment: data["context"][segment : segment + 1],

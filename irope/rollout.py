@@ -101,7 +101,6 @@ class Rollout:
         self._recent: dict[int, Tensor] = {}  # latent frame -> clean latents [B, C, H, W], for recache and restart
         self._plan: CachePlan | None = None
         self._decoder = self.codec.decoder() if self.codec is not None else None
-        self._pixel = 0  # pixel frames decoded since the last restart
         self._anchor: Tensor | None = None  # the pixel frame that a restart will encode, [B, H, W, 3] uint8
         self._done = 0  # operations executed
 
@@ -208,7 +207,7 @@ class Rollout:
         last = sorted(self._recent)[len(self._recent) - op.overlap + 1 :]
         context = [anchor, *(self._recent[frame] for frame in last)]
         self.arena.clear()
-        self._decoder, self._pixel = self.codec.decoder(), 0
+        self._decoder = self.codec.decoder()
         self._recent, self._noisy = {}, {}
         self._clean = {0: torch.stack(context, dim=1)}
 
@@ -216,11 +215,8 @@ class Rollout:
         if self._decoder is None:
             return None
         frames = self._decoder(latents).cpu()
-        if self.policy.schedule == "restart":
-            wanted = 4 * (self.policy.window - getattr(self.policy, "overlap", self.block)) - self._pixel
-            if 0 <= wanted < frames.shape[1]:
-                self._anchor = frames[:, wanted].clone()
-        self._pixel += frames.shape[1]
+        if op.anchor is not None:
+            self._anchor = frames[:, op.anchor].clone()
         return frames if op.pixels is None else frames[:, : op.pixels]
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
@@ -235,7 +231,7 @@ class Rollout:
             named |= {f"decoder.{key}": value for key, value in self._decoder.state().items()}
         if self._anchor is not None:
             named["anchor.0"] = self._anchor
-        return named, {"arena": arena, "done": self._done, "pixel": self._pixel}
+        return named, {"arena": arena, "done": self._done}
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
         """Continue where `state` was taken: same configuration, prompt and seed, else the frames are meaningless."""
@@ -251,4 +247,4 @@ class Rollout:
         if self._decoder is not None:
             self._decoder.load_state(group("decoder"))
         self._anchor = tensors.get("anchor.0")
-        self._done, self._pixel = record["done"], record["pixel"]
+        self._done = record["done"]

@@ -6,8 +6,8 @@ A schedule asks the cache policy for its plans and yields operations; `irope.rol
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from irope.policy import CacheEvent, CachePlan, CachePolicy, CacheView, Call, Page, PolicyError, pages_after
@@ -25,6 +25,20 @@ class Events(Protocol):
     def event(self, block: int) -> CacheEvent: ...
 
     def segment(self, block: int) -> int: ...
+
+
+@dataclass(frozen=True)
+class EventTable:
+    """The simplest `Events`: so many blocks, and what happens at some of them; every event starts a new prompt."""
+
+    blocks: int
+    at: Mapping[int, CacheEvent] = field(default_factory=dict)
+
+    def event(self, block: int) -> CacheEvent:
+        return self.at.get(block, CacheEvent.BLOCK)
+
+    def segment(self, block: int) -> int:
+        return sum(start <= block for start in self.at)
 
 
 @dataclass(frozen=True)
@@ -57,13 +71,17 @@ class Denoise:
 
 @dataclass(frozen=True)
 class Emit:
-    """The clean frames of one block leave. Only the first ``pixels`` decoded frames count (None: all)."""
+    """The clean frames of one block leave. Only the first ``pixels`` decoded frames count (None: all).
+
+    ``anchor`` is the decoded frame of this block that a later `Restart` encodes again, if it is one of this block.
+    """
 
     frames: tuple[int, ...]
     block: int
     segment: int
     event: CacheEvent
     pixels: int | None = None
+    anchor: int | None = None
 
 
 @dataclass(frozen=True)
@@ -174,7 +192,8 @@ def restart(policy: CachePolicy, events: Events, run: Run) -> Iterator[Op]:
                     yield Denoise(frames, (step,), own, CacheEvent.BLOCK, segment, first + local)
             decoded = TEMPORAL_STRIDE * run.block - (TEMPORAL_STRIDE - 1 if local == 0 else 0)
             pixels = None if pixels_here >= decoded else pixels_here
-            yield Emit(frames, first + local, segment, event if local == 0 else CacheEvent.BLOCK, pixels)
+            anchor = pixels_here if not final and 0 <= pixels_here < decoded else None
+            yield Emit(frames, first + local, segment, event if local == 0 else CacheEvent.BLOCK, pixels, anchor)
             pixels_here -= decoded
             yield Context(frames, plan if rollout and local == 0 else None, segment)
             pages = pages_after(view, plan, commit=True)

@@ -6,7 +6,6 @@ Shapes: B prompts, N latent frames, C latent channels, h w latent cells.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -14,22 +13,9 @@ from torch import Tensor
 from irope.infinity import InfinityRope
 from irope.models.tiny.model import TinyModel
 from irope.noise import KeyedNoise
-from irope.policy import CacheEvent
 from irope.rollout import Rollout
 from irope.sampler import Sampler
-
-
-@dataclass(frozen=True)
-class _OnePrompt:
-    """A script of ``blocks`` blocks in which nothing happens."""
-
-    blocks: int
-
-    def event(self, block: int) -> CacheEvent:
-        return CacheEvent.BLOCK
-
-    def segment(self, block: int) -> int:
-        return 0
+from irope.schedules import EventTable
 
 
 def roll_out(
@@ -59,7 +45,7 @@ def roll_out(
     video = Rollout(
         model=model.transformer,
         policy=InfinityRope(window=window or latent_frames, sink=sink),
-        events=_OnePrompt(latent_frames // info.block),
+        events=EventTable(latent_frames // info.block),
         sampler=Sampler.from_nominal(info.sampler_steps, info.sampler_shift),
         texts=lambda segment: model.text_encoder(prompts),
         noise=KeyedNoise(seed, list(prompts), (info.block, *frame_shape)),
