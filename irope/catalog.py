@@ -12,7 +12,8 @@ import yaml
 import conf
 from irope.errors import UserError
 from irope.policy import CachePolicy
-from irope.registry import hint, policies, policy_fields
+from irope.registry import policies, policy_fields
+from irope.settings import hint
 
 CONF = Path(conf.__file__).parent
 

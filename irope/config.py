@@ -19,8 +19,9 @@ from omegaconf.errors import OmegaConfBaseException
 import conf
 from irope.errors import UserError
 from irope.policy import CachePolicy, PolicyError
-from irope.registry import hint, make_policy, policies, policy_fields
+from irope.registry import make_policy, policies, policy_fields
 from irope.script import Clock, CutMark, PromptScript, Rounding, Timeline, load_prompts
+from irope.settings import hint
 
 CONF = Path(conf.__file__).parent
 GROUPS = ("model", "method", "prompts")

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
-import types
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import MISSING, fields
+from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 from irope.policy import CachePolicy, PolicyError
+from irope.settings import check_settings, defaults, hint
 
 _POLICIES: dict[str, type[CachePolicy]] = {}
 
@@ -51,14 +49,6 @@ def policies() -> dict[str, type[CachePolicy]]:
     return dict(sorted(_POLICIES.items()))
 
 
-def hint(name: str, choices: Iterable[str]) -> str:
-    """'; did you mean 'x'? choices: ...', for the end of an error message."""
-    known = sorted(choices)
-    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-    guess = f"did you mean {' or '.join(repr(match) for match in near)}? " if near else ""
-    return f"; {guess}choices: {', '.join(known)}"
-
-
 def policy_class(name: str) -> type[CachePolicy]:
     """Look a policy up.
 
@@ -73,7 +63,7 @@ def policy_class(name: str) -> type[CachePolicy]:
 
 def policy_fields(policy: type[CachePolicy]) -> dict[str, Any]:
     """Field name -> default value."""
-    return {field.name: None if field.default is MISSING else field.default for field in fields(policy)}
+    return defaults(policy)
 
 
 def make_policy(name: str, values: Mapping[str, Any] | None = None) -> CachePolicy:
@@ -83,28 +73,5 @@ def make_policy(name: str, values: Mapping[str, Any] | None = None) -> CachePoli
         PolicyError: unknown policy, unknown field, a value of the wrong type, or settings the policy refuses.
     """
     policy = policy_class(name)
-    kinds = {key: kind for key, kind in get_type_hints(policy).items() if key in policy_fields(policy)}
-    for key, value in (values or {}).items():
-        if key not in kinds:
-            raise PolicyError(f"policy {name!r} has no setting {key!r}{hint(key, kinds)}")
-        if not _matches(value, kinds[key]):
-            raise PolicyError(f"policy {name!r}: {key}={value!r} is not valid; {_describe(value, kinds[key])}")
+    check_settings(policy, values or {}, f"policy {name!r}", PolicyError)
     return policy(**dict(values or {}))
-
-
-def _matches(value: Any, kind: Any) -> bool:
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_matches(value, option) for option in get_args(kind))
-    if kind is bool or isinstance(value, bool):
-        return kind is bool and isinstance(value, bool)
-    return isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
-
-
-def _describe(value: Any, kind: Any) -> str:
-    options = [kind] if get_origin(kind) not in (Union, types.UnionType) else list(get_args(kind))
-    choices = [str(choice) for option in options if get_origin(option) is Literal for choice in get_args(option)]
-    if choices:
-        return "it is not one of the choices" + hint(str(value), choices)
-    return "expected " + " or ".join(option.__name__ for option in options).replace("NoneType", "null")

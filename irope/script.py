@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
 
 from irope.identity import config_key
-from irope.registry import hint
+from irope.settings import hint
 from irope.timeline import CLOCK, Clock, Rounding, ScriptError, Segment, Source, TimedSegment, Timeline, lay_out
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any, Literal, NoReturn, get_args
 
 from irope.errors import UserError
 from irope.policy import CacheEvent
-from irope.registry import hint
+from irope.settings import hint
 
 Rounding = Literal["nearest", "published"]
 """How a boundary finds its block: nearest to the cumulative time, or floor(duration) per segment (errors add up)."""

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from irope.errors import UserError
-from irope.registry import hint
+from irope.settings import hint
 
 VERBS = {
     "demo": "videos, contact sheets and a first table with the embedded model, in minutes",

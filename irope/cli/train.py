@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from irope.errors import UserError
-from irope.registry import hint
+from irope.settings import hint
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -15,7 +15,7 @@ MODULES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-CORE = {"irope.policy", "irope.registry", "irope.script", "irope.timeline", "irope.identity", "irope.errors"}
+CORE = {f"irope.{name}" for name in ("policy", "registry", "settings", "script", "timeline", "identity", "errors")}
 POLICIES = {name for name in MODULES if name.startswith("baselines.policies.")} | {"irope.infinity"}
 MAX_LINES = 400
 

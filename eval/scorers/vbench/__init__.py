@@ -1,0 +1,1 @@
+"""The dimensions of VBench, with the networks and weight files of its own package."""

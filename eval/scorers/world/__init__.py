@@ -1,0 +1,1 @@
+"""Scores of videos of the embedded world, from its exact tracker."""
