@@ -40,27 +40,53 @@ def one_pass(
         ValueError: the chunks end before a take does.
     """
     waiting = sorted(set(takes), key=lambda take: (take.start, take.stop))
-    running: dict[Take, dict[str, Accumulator | Outcome]] = {}
+    running: list[Running] = []
     pairs = Pairs()
     for start, frames in chunks:
         chunk = Chunk(start, frames)
         while waiting and waiting[0].start < chunk.stop:
-            take = waiting.pop(0)
-            running[take] = {
-                name: _open(scorer, take, runtime) for name, scorer in scorers.items() if isinstance(scorer, Scorer)
-            }
-        for take, accumulators in running.items():
-            part = Part(chunk, take, pairs)
-            for name, accumulator in accumulators.items():
-                accumulators[name] = _push(accumulator, part)
+            running.append(Running(waiting.pop(0), scorers, runtime))
+        for take in running:
+            take.push(chunk, pairs)
         report(chunk.stop)
         pairs.forget(chunk.start)
-        for take in [take for take in running if take.stop <= chunk.stop]:
-            yield _closed(take, running.pop(take), scorers)
+        done = [take for take in running if take.take.stop <= chunk.stop]
+        running = [take for take in running if take.take.stop > chunk.stop]
+        for take in done:
+            yield take.close()
         if not waiting and not running:
             return
     if waiting or running:
-        raise ValueError(f"the video ended before frame {max(take.stop for take in [*waiting, *running])}")
+        last = max(take.stop for take in [*waiting, *(take.take for take in running)])
+        raise ValueError(f"the video ended before frame {last}")
+
+
+class Running:
+    """One take while its frames come in: `push` them chunk by chunk, in order, then `close`."""
+
+    def __init__(self, take: Take, scorers: Mapping[str, AnyScorer], runtime: Runtime) -> None:
+        self.take, self._scorers = take, scorers
+        self._found = {
+            name: _open(scorer, take, runtime) for name, scorer in scorers.items() if isinstance(scorer, Scorer)
+        }
+
+    def push(self, chunk: Chunk, pairs: Pairs) -> None:
+        """Hand the frames that the chunk and the take have in common to every scorer."""
+        part = Part(chunk, self.take, pairs)
+        for name, found in self._found.items():
+            self._found[name] = _push(found, part)
+
+    def close(self) -> Scored:
+        return completed(self.take, {name: _close(found) for name, found in self._found.items()}, self._scorers)
+
+
+def completed(take: Take, outcomes: Mapping[str, Outcome], scorers: Mapping[str, AnyScorer]) -> Scored:
+    """Add the derived scores to ``outcomes``, those of every other scorer; in the order of ``scorers``."""
+    known = dict(outcomes)
+    for name, scorer in scorers.items():  # in the order given: a derived score may build on one before it
+        if isinstance(scorer, Derived):
+            known[name] = _derive(scorer, take, known)
+    return Scored(take, {name: known[name] for name in scorers})
 
 
 def _open(scorer: Scorer, take: Take, runtime: Runtime) -> Accumulator | Outcome:
@@ -80,14 +106,6 @@ def _push(accumulator: Accumulator | Outcome, part: Part) -> Accumulator | Outco
     except Skip as skip:
         return skip
     return accumulator
-
-
-def _closed(take: Take, running: Mapping[str, Accumulator | Outcome], scorers: Mapping[str, AnyScorer]) -> Scored:
-    outcomes = {name: _close(accumulator) for name, accumulator in running.items()}
-    for name, scorer in scorers.items():  # in the order given: a derived score may build on one before it
-        if isinstance(scorer, Derived):
-            outcomes[name] = _derive(scorer, take, outcomes)
-    return Scored(take, {name: outcomes[name] for name in scorers})
 
 
 def _close(accumulator: Accumulator | Outcome) -> Outcome:
