@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ class Entry:
         settings: what can be set, with its default.
         source: paper and code behind it.
         schedule: rollout schedule, for a policy.
+        missing: why it cannot run here, and how to get what it needs.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     source: str = ""
     schedule: str = ""
+    missing: str = ""
 
 
 def policy_entry(name: str, policy: type[CachePolicy]) -> Entry:
@@ -87,12 +89,12 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
 }
 
 
-def entries(kind: str) -> list[Entry]:
+def entries(kind: str, kinds: Mapping[str, Callable[[], list[Entry]]] = KINDS) -> list[Entry]:
     """What ``irope list KIND`` shows, sorted by name.
 
     Raises:
         UserError: unknown kind, with the nearest one.
     """
-    if kind not in KINDS:
-        raise UserError(f"nothing is called {kind!r}{hint(kind, KINDS)}")
-    return KINDS[kind]()
+    if kind not in kinds:
+        raise UserError(f"nothing is called {kind!r}{hint(kind, kinds)}")
+    return kinds[kind]()

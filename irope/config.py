@@ -24,7 +24,7 @@ from irope.script import Clock, CutMark, PromptScript, Rounding, Timeline, load_
 from irope.settings import hint
 
 CONF = Path(conf.__file__).parent
-GROUPS = ("model", "method", "prompts")
+GROUPS = ("model", "method", "prompts", "protocol")
 
 
 class ConfigError(UserError, ValueError):

@@ -1,4 +1,7 @@
-"""``irope list policies|methods|models|prompts``: what can be chosen by name. Loads neither torch nor Hydra."""
+"""``irope list policies|methods|models|prompts|scorers|protocols``: what can be chosen by name.
+
+Loads neither torch nor Hydra.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from irope.catalog import KINDS, Entry, entries
+from irope.catalog import CONF, KINDS, Entry, entries, file_entries
+from irope.settings import defaults
 
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="irope list", description=__doc__)
-    parser.add_argument("kind", metavar="|".join(KINDS))
-    found = entries(parser.parse_args(arguments).kind)
+    kinds = KINDS | {"scorers": scorer_entries, "protocols": lambda: file_entries(CONF / "protocol")}
+    parser.add_argument("kind", metavar="|".join(kinds))
+    found = entries(parser.parse_args(arguments).kind, kinds)
     width = max(len(entry.name) for entry in found) + 2
     columns = min(120, shutil.get_terminal_size((100, 24)).columns)
     for entry in found:
@@ -28,7 +33,24 @@ def _lines(entry: Entry, width: int, columns: int) -> list[str]:
         settings = ", ".join(f"{key}={'null' if value is None else value}" for key, value in entry.settings.items())
         details.append(f"settings: {settings}")
     if entry.source:
-        details.append(f"source: {entry.source}; schedule: {entry.schedule}")
+        details.append(f"source: {entry.source}" + (f"; schedule: {entry.schedule}" if entry.schedule else ""))
+    if entry.missing:
+        details.append(f"cannot run here: {entry.missing}")
     indent = " " * width
     text = [line for detail in details for line in textwrap.wrap(detail, columns - width) or [""]]
     return [f"{entry.name:<{width}}{text[0]}", *(indent + line for line in text[1:])]
+
+
+def scorer_entries() -> list[Entry]:
+    """Every scorer: family, which way is better, the first line of its docstring, settings, source."""
+    from eval.registry import scorers
+
+    found = []
+    for name, scorer in scorers().items():
+        summary = (scorer.__doc__ or "").strip().partition("\n")[0]
+        way = f"{scorer.better} is better" if scorer.better else "ranks nothing"
+        missing = scorer().unavailable() or ""
+        found.append(
+            Entry(name, f"[{scorer.family}; {way}] {summary}", defaults(scorer), scorer.source, missing=missing)
+        )
+    return sorted(found, key=lambda entry: (entry.summary.partition(";")[0], entry.name))

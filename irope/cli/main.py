@@ -13,12 +13,16 @@ from irope.settings import hint
 
 VERBS = {
     "demo": "videos, contact sheets and a first table with the embedded model, in minutes",
-    "list": "policies, methods, models or prompts that can be chosen",
+    "list": "policies, methods, models, prompts, scorers or protocols that can be chosen",
     "explain": "which frames a method keeps and at which index, block by block (text, SVG)",
     "generate": "make videos: irope generate method=infinity_rope duration=60",
+    "score": "score videos, the project's own or any folder of them: irope score PATH",
+    "table": "what was scored, with n and 95 % intervals",
+    "compare": "is method A better than method B: paired differences, corrected for many metrics",
+    "vbench": "set VBench up: install it, list and check its weights, run the original",
     "verify": "hold this installation to recorded runs (golden DIR) or measure the embedded model (tiny)",
     "train": "train the embedded model from nothing (tiny)",
-    "bench": "measure speed and memory on this machine (cpu)",
+    "bench": "measure speed and memory on this machine (cpu, score), or what scorers notice (distortions)",
 }
 
 

@@ -1,0 +1,115 @@
+"""All scores of a folder as one pandas table, a row for each value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from eval.registry import scorers
+from eval.scores import read_scores
+from irope.errors import UserError
+from irope.identity import near_miss
+
+COLUMNS = (
+    "protocol",
+    "model",
+    "length",
+    "method",
+    "prompt",
+    "seed",
+    "video",
+    "metric",
+    "value",
+    "terms",
+    "clips",
+    "skipped",
+)
+
+
+class MixedError(UserError, ValueError):
+    """Scores that cannot stand in one table; says which videos and why."""
+
+
+def load_frame(folder: Path) -> pd.DataFrame:
+    """Read every score file below ``folder``: columns `COLUMNS`, value NaN where a scorer was skipped.
+
+    ``length`` is the length of the scored window as tables show it, for example ``5 s``.
+
+    Raises:
+        UserError: there are none. ScoreFileError: one is broken.
+        MixedError: two videos have the same protocol, method, prompt, seed and length.
+    """
+    files = sorted(folder.rglob("*.json")) if folder.is_dir() else []
+    rows: list[dict[str, Any]] = []
+    records: dict[str, Any] = {}
+    for file in files:
+        content = read_scores(file)
+        if content is not None:
+            records[content["video"]["name"]] = content["video"].get("record")
+            rows += _rows(content)
+    if not rows:
+        raise UserError(f"{folder}: no scores; run: irope score {folder.parent if folder.name == 'scores' else folder}")
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    _refuse_doubles(frame, records)
+    return frame
+
+
+def length_name(seconds: float) -> str:
+    """``5 s`` for 5.06 s: videos of whole blocks are a few frames longer than their nominal duration."""
+    return f"{seconds:.0f} s" if seconds >= 3 else f"{seconds:.1f} s"
+
+
+def _rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    video = content["video"]
+    for window, scored in content["windows"].items():
+        start, stop = map(int, window.split("-"))
+        for name, found in scored["scores"].items():
+            yield {
+                "protocol": content["protocol"]["name"],
+                "model": video["model"] or "",
+                "length": length_name((stop - start) / video["fps"]),
+                "method": video["method"],
+                "prompt": video["prompt"],
+                "seed": video["seed"],
+                "video": video["name"],
+                "metric": name,
+                "value": found.get("value", float("nan")),
+                "terms": found.get("terms", 0),
+                "clips": found.get("extra", {}).get("clips", 1),
+                "skipped": found.get("skipped"),
+            }
+
+
+def _refuse_doubles(frame: pd.DataFrame, records: dict[str, Any]) -> None:
+    same = ["protocol", "model", "length", "method", "prompt", "seed", "metric"]
+    doubled = frame[frame.duplicated(same, keep=False)]
+    if doubled.empty:
+        return
+    row = doubled.iloc[0]
+    group = doubled[(doubled[same] == row[same]).all(axis=1)]
+    videos = sorted(set(group["video"]))
+    where = f"method {row['method']}, prompt {row['prompt']!r}, seed {row['seed']}, {row['length']}"
+    if len(videos) < 2:
+        raise MixedError(f"{videos[0]}: two windows of about {row['length']} were scored; delete its score file")
+    a, b = (records.get(name) for name in videos[:2])
+    differ = [field for field in near_miss(a, b) if not field.startswith("timeline")] if a and b else []
+    advice = (
+        f"they differ in {', '.join(differ)}: give one a method name of its own (video.method.name=...)"
+        if differ
+        else "keep one of them in this folder"
+    )
+    raise MixedError(f"{' and '.join(videos[:2])} are both {where}; {advice}")
+
+
+def ordered_metrics(frame: pd.DataFrame) -> list[str]:
+    """Metrics in the order in which the protocol lists its scorers."""
+    return list(dict.fromkeys(frame["metric"]))
+
+
+def title(metric: str) -> str:
+    """Column heading of a metric."""
+    known = scorers()
+    return known[metric].title if metric in known and known[metric].title else metric.replace("_", " ")

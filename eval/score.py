@@ -1,0 +1,185 @@
+"""Score videos: what is missing and no more; each result is on disk as soon as its window ends."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eval.protocol import Protocol
+from eval.reader import ReadError, VideoReader, open_video
+from eval.registry import AnyScorer
+from eval.scorer import Derived, Runtime, Skip, Take, VideoFacts
+from eval.scores import entry, file_digest, read_scores, score_key, score_path, window_name, write_scores
+from eval.videos import Problem, Video
+from irope.errors import UserError
+from irope.provenance import environment
+from irope.script import Clock
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How videos are scored.
+
+    Attributes:
+        name: the protocol's name, a folder of score files.
+        scorers: by name, in the order of the table.
+        windows: seconds from the start, each scored as a video of its own; empty for the whole video.
+        backend: the decoder, see eval/reader.py.
+    """
+
+    name: str
+    protocol: Protocol
+    scorers: Mapping[str, AnyScorer]
+    folder: Path
+    windows: tuple[float, ...] = ()
+    runtime: Runtime = field(default_factory=Runtime)
+    backend: str = "auto"
+
+
+@dataclass
+class Outcome:
+    """What became of one video: ``scored`` and ``kept`` values, skips with their reasons."""
+
+    video: Video
+    frames: int = 0
+    scored: int = 0
+    kept: int = 0
+    skipped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problem: Problem | None = None
+
+
+def score_video(video: Video, plan: Plan, report: Callable[[int, int], None] = lambda _a, _b: None) -> Outcome:
+    """Score one video; what is on disk under the same key is kept.
+
+    Args:
+        report: told (frames done, frames to do) after every chunk.
+    """
+    outcome = Outcome(video, notes=list(video.notes))
+    try:
+        with open_video(video.source, plan.backend) as reader:
+            outcome.notes += reader.notes
+            _score(video, reader, plan, outcome, report)
+    except ReadError as error:
+        outcome.problem = Problem(video.path, str(error))
+    return outcome
+
+
+def _score(video: Video, reader: VideoReader, plan: Plan, outcome: Outcome, report: Callable[[int, int], None]) -> None:
+    facts = video.facts(reader.frames, float(reader.fps), reader.height, reader.width)
+    windows = cut_windows(facts, video, plan.windows, outcome)
+    path = score_path(plan.folder, plan.name, video.name)
+    content = _content(path, video, facts, plan)
+    keys, reasons = _keys(content["video"]["source"], plan)
+    before = json.dumps(content["windows"])
+    todo: dict[str, AnyScorer] = {}
+    missing: list[Take] = []
+    for window in windows:
+        scores = content["windows"].setdefault(window_name(window.start, window.stop), {"scores": {}})["scores"]
+        for name, scorer in plan.scorers.items():
+            if name in reasons:
+                if "value" not in scores.get(name, {}):  # a number that was once reached is not thrown away
+                    scores[name] = entry(Skip(reasons[name]), "", facts.fps)
+                outcome.skipped[name] = reasons[name]
+            elif scores.get(name, {}).get("key") != keys[name]:
+                todo |= {name: scorer} | {of: plan.scorers[of] for of in _needs(scorer) if of in plan.scorers}
+                if window not in missing:
+                    missing.append(window)
+            elif "value" in scores[name]:
+                outcome.kept += 1
+            else:
+                outcome.skipped[name] = scores[name]["skipped"]
+    if missing:
+        chosen = {name: scorer for name, scorer in plan.scorers.items() if name in todo}
+        total = max(take.stop for take in missing)
+        found = plan.protocol.score(reader, missing, chosen, plan.runtime, lambda done: report(done, total))
+        for scored in found:
+            scores = content["windows"][window_name(scored.take.start, scored.take.stop)]["scores"]
+            for name, result in scored.outcomes.items():
+                scores[name] = entry(result, keys.get(name, ""), facts.fps)
+                outcome.scored += "value" in scores[name]
+                if isinstance(result, Skip):
+                    outcome.skipped[name] = str(result)
+            write_scores(path, content)
+        outcome.frames = total
+    elif json.dumps(content["windows"]) != before:
+        write_scores(path, content)
+
+
+def _needs(scorer: AnyScorer) -> Sequence[str]:
+    return scorer.of if isinstance(scorer, Derived) else ()
+
+
+def cut_windows(facts: VideoFacts, video: Video, seconds: Sequence[float], outcome: Outcome) -> list[Take]:
+    """Takes of the wanted windows; the whole video without any. A window longer than the video is left out, and said.
+
+    A window of a generated video has the frames that a video of that duration would have: 81 for 5 s at 16 fps.
+    """
+    if not seconds:
+        return [Take(facts, 0, facts.frames)]
+    takes = []
+    for wanted in seconds:
+        stop = _frames(wanted, facts.fps, video.generated)
+        if stop <= facts.frames:
+            takes.append(Take(facts, 0, stop))
+        else:
+            outcome.notes.append(f"no window of {wanted:g} s: the video has {facts.frames / facts.fps:.2f} s")
+    return takes
+
+
+def _frames(seconds: float, fps: float, generated: bool) -> int:
+    if generated and float(fps).is_integer():
+        clock = Clock(fps=int(fps))
+        return clock.pixels(clock.latents(seconds))
+    return max(1, math.floor(seconds * fps + 0.5))
+
+
+def _keys(source: Mapping[str, Any], plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
+    """Key of every scorer that can run here, and why the others cannot."""
+    keys: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for name, scorer in plan.scorers.items():
+        if (reason := scorer.unavailable()) is not None:
+            reasons[name] = reason
+            continue
+        depends = {**scorer.identity(), "of": [keys.get(of) for of in _needs(scorer)]}
+        keys[name] = score_key(plan.protocol.record(), scorer, depends, plan.runtime.precision, source)
+    return keys, reasons
+
+
+def _content(path: Path, video: Video, facts: VideoFacts, plan: Plan) -> dict[str, Any]:
+    """The score file as it is, or a new one; facts are brought up to date."""
+    found = read_scores(path) or {"windows": {}}
+    if found.get("protocol", {"settings": plan.protocol.record()})["settings"] != plan.protocol.record():
+        raise UserError(
+            f"{path} was made with other settings of the protocol {plan.name}; "
+            "give yours a name of its own: score.protocol.name=..., or another folder: score.out=..."
+        )
+    # What every score depends on: with another file or other prompts nothing that is on disk holds any more.
+    source = {"sha256": file_digest(video.source), "segments": [asdict(span) for span in facts.spans]}
+    if found.get("video", {}).get("source") != source:
+        found["windows"] = {}
+    return {
+        "protocol": {"name": plan.name, "settings": plan.protocol.record()},
+        "video": {
+            "name": video.name,
+            "file": video.path.name,
+            "scored_file": video.source.name,
+            "method": video.method,
+            "model": video.model,
+            "prompt": video.prompt,
+            "seed": video.seed,
+            "frames": facts.frames,
+            "fps": facts.fps,
+            "height": facts.height,
+            "width": facts.width,
+            "source": source,
+            "record": video.record,
+        },
+        "windows": found["windows"],
+        "environment": environment(plan.runtime.device),
+    }
