@@ -100,7 +100,8 @@ def make(part: str, index: int, overrides: list[str]) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from eval.world import Span, score_video
+    from eval.scorer import Span
+    from eval.world import score_video
     from irope.config import load
     from irope.generate import generate
     from irope.generator import load_generator

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from eval.scorer import Span
 from eval.summary import FEWEST, cell, spread
-from eval.world import Span, score_video, windows
+from eval.world import score_video, windows
 from irope.world import render, sample_staging
 from irope.world.scene import parse_prompt
 
