@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-FEWEST = 8
-"""Below this many videos a bootstrap interval would pretend; the range is shown instead."""
+from eval.stats import FEWEST, mean_interval
+
+__all__ = ["FEWEST", "cell", "spread"]
 
 
 def spread(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]:
-    """(mean, low, high): a 95 % percentile bootstrap interval, or the range below `FEWEST` values; NaN is left out.
+    """(mean, low, high): `eval.stats`' 95 % bootstrap interval, or the range below `FEWEST` values; NaN is left out.
 
     All three are NaN without values.
     """
@@ -20,10 +21,8 @@ def spread(values: Sequence[float], seed: int = 0) -> tuple[float, float, float]
         return float("nan"), float("nan"), float("nan")
     if known.size < FEWEST:
         return float(known.mean()), float(known.min()), float(known.max())
-    rng = np.random.default_rng(seed)
-    means = rng.choice(known, (10_000, known.size)).mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(known.mean()), float(low), float(high)
+    found = mean_interval(known.tolist(), seed=seed)
+    return found.estimate, found.low, found.high
 
 
 def cell(values: Sequence[float]) -> str:
