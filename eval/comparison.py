@@ -11,7 +11,7 @@ import pandas as pd
 from eval.frame import ordered_metrics
 from eval.paired import Comparison, compare
 from eval.stats import Interval
-from eval.table import better, summarise
+from eval.table import better, caption, is_rate, summarise
 from irope.errors import UserError
 from irope.settings import hint
 
@@ -26,6 +26,10 @@ class Group:
     a: str
     b: str
     metrics: dict[str, tuple[Interval, Interval, Comparison]]
+
+    @property
+    def caption(self) -> str:
+        return caption(self.protocol, self.model)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """A record for each metric, JSON types."""
@@ -72,7 +76,8 @@ def comparisons(frame: pd.DataFrame, a: str, b: str, seed: int = 0) -> list[Grou
         metrics = [m for m in ordered_metrics(at) if better(m) is not None]
         sides = [{m: _samples(of, m) for m in metrics if (of["metric"] == m).any()} for of in (of_a, of_b)]
         lower = [m for m in metrics if better(m) == "lower"]
-        found = compare(*sides, lower_is_better=lower, seed=seed)
+        rates = [m for m in metrics if is_rate(m, at[at["metric"] == m]["value"])]
+        found = compare(*sides, lower_is_better=lower, rates=rates, seed=seed)
         rows = {
             m: (
                 summarise(of_a[of_a["metric"] == m], m, seed=seed),

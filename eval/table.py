@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -45,8 +45,12 @@ class Table:
 
     @property
     def caption(self) -> str:
-        made_by = f"videos of the model {self.model}" if self.model else "videos of unknown origin"
-        return f"protocol {self.protocol}, {made_by}"
+        return caption(self.protocol, self.model)
+
+
+def caption(protocol: str, model: str) -> str:
+    """What a table holds; scores of one model are never shown as if they were another's."""
+    return f"protocol {protocol}, " + (f"videos of the model {model}" if model else "videos of unknown origin")
 
 
 def tables(frame: pd.DataFrame, aggregate: Aggregate = "stock", seed: int = 0) -> list[Table]:
@@ -88,13 +92,18 @@ def summarise(values: pd.DataFrame, metric: str, aggregate: Aggregate = "stock",
     x = np.asarray(values["value"], dtype=np.float64)
     weights = weights[~np.isnan(x)]
     if kind == "videos" or len(set(weights)) <= 1:
-        rate = scorer is not None and scorer.rate and set(x[~np.isnan(x)]) <= {0.0, 1.0}
-        return rate_interval(samples) if rate else mean_interval(samples, seed=seed)
+        return rate_interval(samples) if is_rate(metric, x) else mean_interval(samples, seed=seed)
     mean = float(np.average(x[~np.isnan(x)], weights=weights))
     w = np.nan_to_num(np.asarray(values["terms"] if kind == "frames" else values["clips"], dtype=np.float64))
     linear = mean + w / weights.mean() * (x - mean)
     found = mean_interval(dict(zip(samples, linear, strict=True)), seed=seed)
     return replace(found, estimate=mean)
+
+
+def is_rate(metric: str, values: Iterable[float]) -> bool:
+    """Whether a metric is yes or no for each video; a mean over clips is not."""
+    known = scorers()
+    return metric in known and known[metric].rate and {v for v in values if not np.isnan(v)} <= {0.0, 1.0}
 
 
 def _overall(frame: pd.DataFrame, cells: dict[str, Cell], seed: int) -> Iterator[tuple[str, Cell]]:

@@ -13,6 +13,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+FOOT = """  A - B: mean over the prompts that both have, with its 95 % interval; p: sign-flip test, Holm over metrics
+  tied: no difference shown, which does not show that they are equal; too few: below 8 prompts nothing is said"""
+
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
@@ -26,27 +29,37 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     import json
 
-    from rich.console import Console
     from rich.table import Table as Grid
+    from rich.text import Text
 
     from eval.comparison import comparisons
     from eval.frame import load_frame
     from eval.table import heading
     from irope.cli.scores_folder import only_protocol, scores_folder
+    from irope.cli.wide import wide_console
 
     frame = only_protocol(load_frame(scores_folder(Path(options.path))), options.protocol)
     found = comparisons(frame, options.a, options.b)
     if options.json:
         print(json.dumps([record for group in found for record in group.records()], indent=1, ensure_ascii=False))
         return 0
-    console = Console()
+    console = wide_console()
     for group in found:
-        caption = f"A = {options.a}, B = {options.b}: {group.length}, protocol {group.protocol}"
-        grid = Grid(title=caption, title_justify="left", show_lines=False)
-        for column in ("", "A", "B", "A is"):
-            grid.add_column(column)
-        grid.add_column("A - B, and why", overflow="fold")
+        caption = f"A = {options.a}, B = {options.b}: {group.length}, {group.caption}"
+        grid = Grid(title=caption, title_justify="left")
+        for column in ("", "A", "B", "A - B", "p (Holm)", "prompts", "A is"):
+            grid.add_column(column, justify="left" if column in ("", "A is") else "right")
         for metric, (a, b, compared) in group.metrics.items():
-            grid.add_row(heading(metric), a.text(3), b.text(3), compared.verdict, compared.sentence)
+            d, p = compared.paired.difference, compared.p_adjusted
+            style = {"better": "bold green", "worse": "bold red"}.get(compared.verdict, "")
+            cells = [
+                f"{a.estimate:.3f}",
+                f"{b.estimate:.3f}",
+                d.text(3),
+                f"{p:.2g}" if p == p else "–",
+                str(d.clusters),
+            ]
+            grid.add_row(heading(metric), *map(Text, cells), Text(compared.verdict, style))
         console.print(grid)
+    console.print(Text(FOOT))
     return 0

@@ -47,24 +47,32 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show(table: Table, digits: int) -> None:
     """On a terminal a table is turned: metrics are many and names long, methods and lengths are few."""
-    from rich.console import Console
     from rich.table import Table as Grid
+    from rich.text import Text
 
     from eval.table import heading
+    from irope.cli.wide import wide_console
 
-    console = Console()
+    console = wide_console()
     grid = Grid(title=table.caption, title_justify="left")
     grid.add_column("")
     for (length, method), row in table.rows.items():
         grid.add_column(f"{method}\n{length}, n={max(cell.interval.n for cell in row.values())}", justify="right")
     for metric in table.metrics:
         cells = [row.get(metric) for row in table.rows.values()]
-        grid.add_row(
-            heading(metric),
-            *("–" if c is None else f"[bold]{c.text(digits)}[/]" if c.best else c.text(digits) for c in cells),
-        )
+        texts = [
+            Text("–  ") if c is None else Text(c.text(digits) + (" *" if c.best else "  "), "bold" if c.best else "")
+            for c in cells
+        ]
+        grid.add_row(heading(metric), *texts)
     console.print(grid)
     for note in table.notes:
-        console.print(f"  {note}", highlight=False)
-    intervals = "(low–high): 95 % interval over prompts; [low–high]: range, too few prompts for an interval"
-    console.print(f"  {intervals}; bold: best of its length, which alone shows no difference (irope compare)\n")
+        console.print(Text(f"  {note}"))
+    drawn = {cell.interval.method for row in table.rows.values() for cell in row.values()}
+    if drawn - {"range", "one prompt", "no values"}:
+        console.print(Text("  (low–high): 95 % interval over prompts"))
+    if "range" in drawn:
+        console.print(Text("  [low–high]: the range of the prompts, too few for an interval"))
+    if any(cell.best for row in table.rows.values() for cell in row.values()):
+        console.print(Text("  *: best of its length; whether a difference is shown says irope compare"))
+    console.print()

@@ -1,0 +1,180 @@
+"""How fast videos are scored on one CPU core, how much memory that takes, and how that compares with stock VBench.
+
+CPU time counts all threads of the process, decoding included; wall time also counts what else the machine was doing.
+Videos are made for the purpose: of the embedded world at its own size, and a moving texture at the generator's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from eval.protocol import Whole
+from eval.registry import make_scorer
+from eval.score import Plan, score_video
+from eval.scorer import Runtime
+from eval.scores import read_scores, score_path
+from eval.vbench.random_weights import write_random_weights
+from eval.vbench.stock import stock_scores
+from eval.videos import Video, find_videos
+from irope.errors import UserError
+from irope.video import VideoWriter
+from irope.world import render, sample_staging
+from irope.world.scene import parse_prompt
+
+PROMPT = "a red circle moving left over a navy plain background"
+FPS = 16
+SIZES = {"64x64": (64, 64), "832x480": (480, 832)}
+FEATURES = ("subject_consistency", "background_consistency")
+"""The dimensions that are compared with the stock package: the two whose cost is in features of single frames."""
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds that one pass took for ``frames`` frames, loading of networks included or not as ``what`` says."""
+
+    what: str
+    size: str
+    frames: int
+    cpu_seconds: float
+    wall_seconds: float
+
+    @property
+    def frames_per_second(self) -> float:
+        """Per core: by CPU time."""
+        return self.frames / self.cpu_seconds
+
+
+@dataclass(frozen=True)
+class Versus:
+    """Ours against the stock package on the same video: ``speedup`` by CPU time, largest difference of a score."""
+
+    ours: Speed
+    stock: Speed
+    difference: float
+
+    @property
+    def speedup(self) -> float:
+        return self.stock.cpu_seconds / self.ours.cpu_seconds
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Most memory a process held that scored a video of this length, in bytes."""
+
+    seconds: float
+    frames: int
+    peak: int
+
+
+def world_video(path: Path, frames: int) -> None:
+    """The embedded world, 64x64, lossless beside the mp4, as the embedded model's videos are."""
+    with VideoWriter(path, FPS, lossless=True) as writer:
+        scene = parse_prompt(PROMPT)
+        done = 0
+        while done < frames:  # in pieces: an hour does not fit into memory
+            count = min(480, frames - done)
+            writer.write(render(scene, sample_staging(np.random.default_rng(done)), count)[0])
+            done += count
+        writer.finish()
+
+
+def texture_video(path: Path, frames: int, height: int, width: int) -> None:
+    """A window that pans over a smooth random texture."""
+    import cv2
+
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (height // 8, (width + 4 * frames) // 8 + 1, 3)).astype(np.uint8)
+    wide = cv2.resize(coarse, (width + 4 * frames, height), interpolation=cv2.INTER_CUBIC)
+    with VideoWriter(path, FPS) as writer:
+        for frame in range(frames):
+            writer.write(np.ascontiguousarray(wide[None, :, 4 * frame : 4 * frame + width]))
+        writer.finish()
+
+
+def embedded_speed(plan: Plan, frames: Mapping[str, int]) -> Iterator[Speed]:
+    """Frames per second of the plan's scorers together; networks are loaded before, on a first short video.
+
+    Args:
+        frames: frames to score, by name of size.
+    """
+    for size, count in frames.items():
+        with tempfile.TemporaryDirectory() as folder:
+            for name, many in (("warm", 40), ("video", count)):
+                _make(Path(folder, f"{name}.mp4"), size, many)
+            warm, video = find_videos(Path(folder))[0][::-1]
+            score_video(warm, replace(plan, folder=Path(folder, "scores")))
+            yield _timed(f"protocol {plan.name}, {len(plan.scorers)} scorers", size, video, plan, folder)
+
+
+def _make(path: Path, size: str, frames: int) -> None:
+    if size == "64x64":
+        world_video(path, frames)
+        path.unlink()  # the lossless companion is what the embedded model's scores are made from
+        listed = [{"file": f"{n}.mkv", "prompt": PROMPT, "seed": i} for i, n in enumerate(("video", "warm"))]
+        path.with_name("prompts.jsonl").write_text("\n".join(map(json.dumps, listed)), encoding="utf-8")
+    else:
+        texture_video(path, frames, *SIZES[size])
+
+
+def _timed(what: str, size: str, video: Video, plan: Plan, folder: str) -> Speed:
+    cpu, wall = time.process_time(), time.perf_counter()
+    outcome = score_video(video, replace(plan, folder=Path(folder, "scores")))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    if outcome.problem is not None or not outcome.scored:
+        raise UserError(f"{what}: nothing was scored: {outcome.problem or outcome.skipped}")
+    return Speed(what, size, outcome.frames, cpu, wall)
+
+
+def against_stock(weights: Path, size: str = "832x480", frames: int = 48, batch: int = 16) -> Versus:
+    """Subject and background consistency by one pass of ours and by the stock package, both with loading the networks.
+
+    Args:
+        weights: folder for random weights of the right shapes, which cost what the real ones cost.
+
+    Raises:
+        UserError: the vbench package is not installed.
+    """
+    os.environ.update(write_random_weights(weights, FEATURES))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "video.mp4")
+        texture_video(path, frames, *SIZES[size])
+        (video,) = find_videos(path)[0]
+        plan = Plan(
+            "vbench", Whole(), {n: make_scorer(n) for n in FEATURES}, Path(folder), runtime=Runtime(batch=batch)
+        )
+        ours = _timed("ours: one pass", size, video, plan, folder)
+        scores = read_scores(score_path(Path(folder, "scores"), "vbench", video.name))
+        stock = stock_scores([path], FEATURES, cache=weights / "vbench")
+    assert scores is not None
+    (window,) = scores["windows"].values()
+    difference = max(abs(window["scores"][name]["value"] - stock[name].overall) for name in FEATURES)
+    seconds = [sum(getattr(stock[name], kind) for name in FEATURES) for kind in ("cpu_seconds", "seconds")]
+    return Versus(ours, Speed("stock vbench", size, frames, *seconds), difference)
+
+
+def memory(seconds: Sequence[float], protocol: str = "embedded") -> Iterator[Memory]:
+    """Peak memory of ``irope score`` on videos of the embedded world of these lengths, each in a process of its own."""
+    for length in seconds:
+        with tempfile.TemporaryDirectory() as folder:
+            frames = round(length * FPS)
+            _make(Path(folder, "video.mp4"), "64x64", frames)
+            code = (
+                "import resource, sys; from irope.cli.main import main; "
+                f"code = main(['score', {folder!r}, 'protocol={protocol}']); "
+                "print(code, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+            )
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+            answer = done.stdout.split()
+            if answer[-2] != "0":
+                raise UserError(f"scoring {length:g} s failed: {done.stderr[-500:]}")
+            yield Memory(length, frames, int(answer[-1]) * (1 if sys.platform == "darwin" else 1024))

@@ -1,0 +1,69 @@
+"""``irope bench score``: how fast videos are scored on one core, and what memory that takes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table
+
+from irope.cli.wide import wide_console
+
+WEIGHTS = Path.home() / ".cache" / "irope" / "random-weights"
+"""Random weights of VBench's networks, made on the first ``--stock`` run (0.8 GB)."""
+TITLE = "scoring on one core, one thread; decoding included, against stock also loading"
+
+
+def run_score(options: argparse.Namespace) -> int:
+    import torch
+
+    from eval.bench import against_stock, embedded_speed, memory
+    from eval.plan import plan_from
+    from irope.bench import load_average
+    from irope.config import load
+    from irope.provenance import environment, write_json_atomic
+
+    torch.set_num_threads(1)
+    config = load([*options.overrides, "sys.device=cpu"])
+    plan = plan_from(config, Path("unused"), "cpu")
+    load_before = load_average()
+    table = Table(
+        "what",
+        "value",
+        "how it was taken",
+        title=TITLE,
+        title_justify="left",
+    )
+    speeds = list(embedded_speed(plan, {"64x64": 640, "832x480": 96}))
+    for speed in speeds:
+        how = f"{speed.frames} frames in {speed.cpu_seconds:.1f} s of CPU time, {speed.wall_seconds:.1f} s wall"
+        table.add_row(f"{speed.what}, {speed.size}", f"{speed.frames_per_second:.0f} frames/s", how)
+    peaks = list(memory(options.seconds or [5, 240], plan.name))
+    for peak in peaks:
+        table.add_row(
+            f"peak memory, {peak.seconds:g} s", f"{peak.peak / 2**20:.0f} MiB", f"{peak.frames} frames, 64x64"
+        )
+    versus = against_stock(WEIGHTS, frames=options.frames) if options.stock else None
+    if versus is not None:
+        stock, ours = versus.stock.cpu_seconds, versus.ours.cpu_seconds
+        how = f"{versus.ours.frames} frames {versus.ours.size}: {ours:.1f} s of CPU time against {stock:.1f} s"
+        table.add_row("subject + background consistency", f"{versus.speedup:.2f}x stock vbench", how)
+        table.add_row(
+            "  largest difference of a score", f"{versus.difference:.1e}", "random weights of the right shapes"
+        )
+    wide_console().print(table)
+    if options.json:
+        report = {
+            "speeds": [asdict(speed) | {"frames_per_second": speed.frames_per_second} for speed in speeds],
+            "memory": [asdict(peak) for peak in peaks],
+            "stock": None if versus is None else asdict(versus) | {"speedup": versus.speedup},
+            "date": datetime.now(UTC).isoformat(timespec="seconds"),
+            "load_before": load_before,
+            "environment": environment("cpu"),
+        }
+        write_json_atomic(options.json, json.loads(json.dumps(report)))
+        print(f"written to {options.json}")
+    return 0
