@@ -22,7 +22,7 @@ LEAST_SIDE = 113
 
 
 @cache
-def load(path: Path, device: str, half: bool = False) -> Amt:
+def load(path: Path, device: str, half: bool) -> Amt:
     """AMT-S with the weights of a file, once a process."""
     import torch
 

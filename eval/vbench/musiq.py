@@ -18,7 +18,7 @@ Preprocessing = Literal["longer", "shorter", "shorter_centercrop", "None"]
 
 
 @cache
-def load(path: Path, device: str, half: bool = False) -> Musiq:
+def load(path: Path, device: str, half: bool) -> Musiq:
     """MUSIQ with the weights of a file, once a process."""
     import torch
 

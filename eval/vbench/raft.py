@@ -25,7 +25,7 @@ LEAST_SIDE = 121
 
 
 @cache
-def load(path: Path, device: str, half: bool = False) -> Raft:
+def load(path: Path, device: str, half: bool) -> Raft:
     """RAFT with the weights of a file, once a process."""
     import torch
 

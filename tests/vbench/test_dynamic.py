@@ -148,6 +148,7 @@ CLIPS = {
 }
 
 
+@pytest.mark.slow
 def test_the_same_verdicts_as_the_stock_package(quiet_weights, tmp_path, monkeypatch):
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(quiet_weights))
     paths = {name: write_mp4(tmp_path / f"{name}.mp4", clip, fps=8) for name, clip in CLIPS.items()}
@@ -165,11 +166,11 @@ def test_the_same_verdicts_as_the_stock_package(quiet_weights, tmp_path, monkeyp
 
 @pytest.mark.parametrize("name", ["odd", "portrait"])
 def test_the_flow_of_a_run_is_that_of_its_pairs_in_the_package(quiet_weights, name):
-    network, clip = raft.load(quiet_weights / find("raft-things.pth").below, "cpu"), CLIPS[name]
+    network, clip = raft.load(quiet_weights / find("raft-things.pth").below, "cpu", False), CLIPS[name]
     stock = [network.motion_as_stock(clip[i : i + 2]) for i in range(2)]
     for most in (1, 2):
         np.testing.assert_allclose(network.motion(clip, most), stock, rtol=1e-6)
-    half = raft.load(quiet_weights / find("raft-things.pth").below, "cpu", half=True).motion(clip)
+    half = raft.load(quiet_weights / find("raft-things.pth").below, "cpu", True).motion(clip)
     np.testing.assert_allclose(half, stock, rtol=0.02)
     assert half != stock
 
@@ -187,6 +188,6 @@ def test_pictures_too_small_for_the_network_are_skipped(quiet_weights, monkeypat
     monkeypatch.setenv("VBENCH_CACHE_DIR", str(quiet_weights))
     (outcome,) = outcomes("dynamic_degree", static(4, 120, 208), runtime=Runtime())
     assert isinstance(outcome, Skip)
-    network = raft.load(quiet_weights / find("raft-things.pth").below, "cpu")
+    network = raft.load(quiet_weights / find("raft-things.pth").below, "cpu", False)
     assert np.isfinite(network.motion(moving(2, raft.LEAST_SIDE, raft.LEAST_SIDE))).all()
     assert np.isnan(network.motion(moving(2, 120, 128))).all()

@@ -29,9 +29,10 @@ def _weights(weights):
 
 
 def network() -> musiq.Musiq:
-    return musiq.load(weights.find("musiq_spaq_ckpt-358bb6af.pth").path, "cpu")
+    return musiq.load(weights.find("musiq_spaq_ckpt-358bb6af.pth").path, "cpu", False)
 
 
+@pytest.mark.slow
 def test_the_same_numbers_as_the_stock_package(tmp_path):
     paths = {name: write_mp4(tmp_path / f"{name}.mp4", clip) for name, clip in CLIPS.items()}
     stock = stock_scores(list(paths.values()), ["imaging_quality"])["imaging_quality"]
