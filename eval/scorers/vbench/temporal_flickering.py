@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import ClassVar
 
 import numpy as np
@@ -16,6 +18,7 @@ from eval.scorer import Accumulator, Frames, Measurement, Part, Runtime, Scorer,
 class TemporalFlickering(Scorer):
     """1 - mean absolute difference of neighbouring frames / 255. Needs no weights.
 
+    Sums are exact integers; the stock package adds float32 numbers, which is up to 1e-7 off.
     Raises Skip for a take of one frame.
     """
 
@@ -35,15 +38,24 @@ class _Differences:
         self.last: Frames | None = None
 
     def push(self, part: Part) -> None:
-        frames = part.frames
-        before = frames[:-1] if self.last is None else np.concatenate([self.last, frames[:-1]])
-        after = frames[1:] if self.last is None else frames
-        start = part.start + (self.last is None)
-        for at, (a, b) in enumerate(zip(before, after, strict=True), start):
-            # |a - b| of uint8 without a wider copy: the larger minus the smaller.
-            self.curve[at] = np.subtract(np.maximum(a, b), np.minimum(a, b)).mean(dtype=np.float64)
-        self.last = frames[-1:].copy()
+        total, before = _summed_difference(), self.last
+        for at, frame in enumerate(part.frames, part.start):
+            if before is not None:
+                self.curve[at] = total(before, frame) / frame.size
+            before = frame
+        self.last = part.frames[-1].copy()
 
     def close(self) -> Measurement:
         differences = self.curve[1:]
         return Measurement(float(1 - differences.mean() / 255), len(differences), 1 - self.curve / 255)
+
+
+@cache
+def _summed_difference() -> Callable[[Frames, Frames], float]:
+    """Sum of |a - b| over two uint8 pictures: OpenCV's, ten times faster, where it is installed."""
+    try:
+        import cv2
+    except ImportError:
+        # Without a wider copy of either: the larger minus the smaller.
+        return lambda a, b: float(np.subtract(np.maximum(a, b), np.minimum(a, b)).sum(dtype=np.int64))
+    return lambda a, b: float(cv2.norm(np.ascontiguousarray(a), np.ascontiguousarray(b), cv2.NORM_L1))

@@ -20,13 +20,23 @@ WIDTH, DEPTH, HEADS, PATCH, GRID = 768, 12, 12, 16, 14
 class Attention(nn.Module):
     def __init__(self) -> None:
         super().__init__()
+        self.num_heads = HEADS
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
         self.proj = nn.Linear(WIDTH, WIDTH)
 
-    def forward(self, x_BTD: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         q, k, v = self.qkv(x_BTD).unflatten(-1, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         weights = ((q @ k.transpose(-2, -1)) * q.shape[-1] ** -0.5).softmax(-1)
-        mixed: Tensor = self.proj((weights @ v).transpose(1, 2).flatten(2))
+        return self.proj((weights @ v).transpose(1, 2).flatten(2)), weights
+
+
+class Mlp(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        mixed: Tensor = self.fc2(F.gelu(self.fc1(x_BTD)))
         return mixed
 
 
@@ -34,12 +44,12 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH, eps=1e-6), nn.LayerNorm(WIDTH, eps=1e-6)
-        self.attn = Attention()
-        self.mlp = nn.ModuleDict({"fc1": nn.Linear(WIDTH, 4 * WIDTH), "fc2": nn.Linear(4 * WIDTH, WIDTH)})
+        self.attn, self.mlp = Attention(), Mlp()
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.attn(self.norm1(x_BTD))
-        return x_BTD + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x_BTD))))
+        x_BTD = x_BTD + self.attn(self.norm1(x_BTD))[0]
+        mixed: Tensor = x_BTD + self.mlp(self.norm2(x_BTD))
+        return mixed
 
 
 class VisionTransformer(nn.Module):
@@ -51,15 +61,19 @@ class VisionTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(DEPTH))
         self.norm = nn.LayerNorm(WIDTH, eps=1e-6)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Class features [B, D] of normalised RGB pictures [B, 3, H, W]."""
+    def prepare_tokens(self, pictures: Tensor) -> Tensor:
+        """Patches of normalised RGB pictures [B, 3, H, W] and where they are, after the class token: [B, T, D]."""
         patches = self.patch_embed["proj"](pictures)
         place = self.pos_embed[:, 1:].unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
         if patches.shape[-2:] != (GRID, GRID):
             place = F.interpolate(place, size=patches.shape[-2:], mode="bicubic")
         x_BTD = (patches + place).flatten(2).transpose(1, 2)
         classes = (self.cls_token + self.pos_embed[:, :1]).expand(len(pictures), -1, -1)
-        x_BTD = torch.cat([classes, x_BTD], dim=1)
+        return torch.cat([classes, x_BTD], dim=1)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Class features [B, D]."""
+        x_BTD = self.prepare_tokens(pictures)
         for block in self.blocks:
             x_BTD = block(x_BTD)
         features: Tensor = self.norm(x_BTD)[:, 0]
