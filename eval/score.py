@@ -13,7 +13,7 @@ from eval.protocol import Protocol
 from eval.reader import ReadError, VideoReader, open_video
 from eval.registry import AnyScorer
 from eval.scorer import Derived, Runtime, Skip, Take, VideoFacts
-from eval.scores import entry, file_digest, read_scores, score_key, score_path, window_name, write_scores
+from eval.scores import ScoreFileError, entry, file_digest, read_scores, score_key, score_path, window_name, write_scores
 from eval.videos import Problem, Video
 from irope.errors import UserError
 from irope.provenance import environment
@@ -64,7 +64,7 @@ def score_video(video: Video, plan: Plan, report: Callable[[int, int], None] = l
         with open_video(video.source, plan.backend) as reader:
             outcome.notes += reader.notes
             _score(video, reader, plan, outcome, report)
-    except ReadError as error:
+    except (ReadError, ScoreFileError) as error:
         outcome.problem = Problem(video.path, str(error))
     return outcome
 

@@ -53,9 +53,9 @@ def run(arguments: Sequence[str]) -> int:
             d, p = compared.paired.difference, compared.p_adjusted
             style = {"better": "bold green", "worse": "bold red"}.get(compared.verdict, "")
             cells = [
-                f"{a.estimate:.3f}",
-                f"{b.estimate:.3f}",
-                d.text(3),
+                f"{a.estimate:.4f}",
+                f"{b.estimate:.4f}",
+                d.text(4),
                 f"{p:.2g}" if p == p else "–",
                 str(d.clusters),
             ]

@@ -1,0 +1,149 @@
+"""Tables and comparisons from score files made by hand: means, weights, overall, and what must never be mixed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from eval.comparison import comparisons
+from eval.frame import MixedError, length_name, load_frame
+from eval.overall import quality
+from eval.stats import wilson
+from eval.table import as_csv, as_json, as_markdown, tables
+from irope.errors import UserError
+
+ROW = {
+    "aesthetic_quality": 0.6208, "background_consistency": 0.9530, "dynamic_degree": 1.0, "imaging_quality": 0.7289,
+    "motion_smoothness": 0.9941, "subject_consistency": 0.9501, "temporal_flickering": 0.9812,
+}  # fmt: skip
+
+
+def write(
+    folder: Path,
+    method: str,
+    prompt: str,
+    scores: dict[str, Any],
+    seed: int = 0,
+    protocol: str = "vbench",
+    frames: int = 81,
+    record: Any = None,
+    model: str | None = "tiny/stable",
+) -> None:
+    name = f"{method}/{prompt}-{seed}-{frames}"
+    entries = {
+        m: v if isinstance(v, dict) else {"key": "k", "value": v, "terms": frames - 1} for m, v in scores.items()
+    }
+    content = {
+        "protocol": {"name": protocol, "settings": {}},
+        "video": {"name": name, "method": method, "model": model, "prompt": prompt, "seed": seed, "fps": 16.0,
+                  "record": record},
+        "windows": {f"0-{frames}": {"scores": entries}},
+    }  # fmt: skip
+    path = folder / protocol / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def test_overall_is_vbenchs_quality_and_needs_every_dimension(tmp_path: Path):
+    for prompt in "abcdefgh":
+        write(tmp_path, "m", prompt, ROW)
+    write(tmp_path, "lacking", "a", ROW | {"imaging_quality": {"key": "", "skipped": "its weights are missing"}})
+    (table,) = tables(load_frame(tmp_path))
+    row = table.rows["5 s", "m"]
+    assert row["quality"].interval.estimate == pytest.approx(quality(ROW))
+    assert "quality" not in table.rows["5 s", "lacking"]
+    assert row["dynamic_degree"].interval.method == "Wilson"
+    assert (row["dynamic_degree"].interval.low, row["dynamic_degree"].interval.high) == pytest.approx(wilson(1.0, 8))
+    assert any("its weights are missing" in note for note in table.notes)
+    assert row["quality"].interval.n == 8
+
+
+def test_single_process_vbench_weighs_consistency_by_frames(tmp_path: Path):
+    lengths, subject, imaging = [80, 82, 84], [0.9, 0.6, 0.3], [0.8, 0.5, 0.2]
+    for prompt, frames, s, i in zip("abc", lengths, subject, imaging, strict=True):
+        write(tmp_path, "m", prompt, {"subject_consistency": s, "imaging_quality": i}, frames=frames)
+    frame = load_frame(tmp_path)
+    weights = np.array(lengths) - 1.0
+    (stock,) = tables(frame)
+    (videos,) = tables(frame, "videos")
+    (frames_,) = tables(frame, "frames")
+    at = ("5 s", "m")
+    weighted = float(np.average(subject, weights=weights))
+    assert stock.rows[at]["subject_consistency"].interval.estimate == pytest.approx(weighted, abs=1e-12)
+    assert stock.rows[at]["imaging_quality"].interval.estimate == pytest.approx(0.5)
+    assert videos.rows[at]["subject_consistency"].interval.estimate == pytest.approx(0.6)
+    assert frames_.rows[at]["imaging_quality"].interval.estimate == pytest.approx(np.average(imaging, weights=weights))
+
+
+def test_protocols_and_models_never_share_a_table(tmp_path: Path):
+    write(tmp_path, "m", "a", {"imaging": 0.1}, protocol="embedded")
+    write(tmp_path, "m", "a", {"imaging_quality": 0.2})
+    write(tmp_path, "m", "b", {"imaging_quality": 0.9}, model="wan")
+    found = tables(load_frame(tmp_path))
+    assert [(t.protocol, t.model) for t in found] == [
+        ("embedded", "tiny/stable"), ("vbench", "tiny/stable"), ("vbench", "wan"),
+    ]  # fmt: skip
+    assert all(len(table.rows) == 1 for table in found)
+    assert "protocol embedded, videos of the model tiny/stable" in as_markdown(found[0])
+
+
+def test_lengths_stay_apart_and_best_is_marked_within_each(tmp_path: Path):
+    for prompt in "abcdefghij":
+        for method, value in (("good", 0.9), ("bad", 0.4)):
+            write(tmp_path, method, prompt, {"imaging_quality": value}, frames=81)
+            write(tmp_path, method, prompt, {"imaging_quality": value / 2}, frames=957)
+    (table,) = tables(load_frame(tmp_path))
+    assert list(table.rows) == [("5 s", "bad"), ("5 s", "good"), ("60 s", "bad"), ("60 s", "good")]
+    assert [cells["imaging_quality"].best for cells in table.rows.values()] == [False, True, False, True]
+    text = as_markdown(table)
+    assert "| 60 s | good | 10 | **0.450** |" in text
+    records = json.loads(as_json([table]))
+    assert len(records) == len(pd.read_csv(__import__("io").StringIO(as_csv([table])))) == 4
+    assert {record["n"] for record in records} == {10}
+
+
+def test_two_videos_for_one_cell_are_refused_with_what_differs(tmp_path: Path):
+    write(tmp_path, "m", "a", ROW, frames=81, record={"policy": {"window": 6}})
+    write(tmp_path, "m", "a", ROW, frames=82, record={"policy": {"window": 21}})
+    with pytest.raises(MixedError, match=r"they differ in policy\.window: give one a method name"):
+        load_frame(tmp_path)
+
+
+def test_a_comparison_is_paired_by_prompt_and_seed(tmp_path: Path):
+    rng = np.random.default_rng(0)
+    for prompt in range(12):
+        base = rng.uniform(0.2, 0.8)
+        for seed in range(2):
+            write(tmp_path, "A", f"p{prompt}", {"imaging_quality": base + 0.05 + rng.normal(0, 0.01)}, seed)
+            write(tmp_path, "B", f"p{prompt}", {"imaging_quality": base + rng.normal(0, 0.01)}, seed)
+    (group,) = comparisons(load_frame(tmp_path), "A", "B")
+    a, b, found = group.metrics["imaging_quality"]
+    assert found.verdict == "better"
+    assert found.paired.difference.estimate == pytest.approx(a.estimate - b.estimate)
+    assert 0.03 < found.paired.difference.low < 0.05 < found.paired.difference.high < 0.07
+    assert a.low < b.estimate, "unpaired, the two could not be told apart"
+    (swapped,) = comparisons(load_frame(tmp_path), "B", "A")
+    assert swapped.metrics["imaging_quality"][2].verdict == "worse"
+    (record,) = group.records()
+    assert (record["pairs"], record["prompts"], record["verdict"]) == (24, 12, "better")
+
+
+def test_what_is_not_there_is_said(tmp_path: Path):
+    with pytest.raises(UserError, match="irope score"):
+        load_frame(tmp_path)
+    write(tmp_path, "kv_recache", "a", ROW)
+    frame = load_frame(tmp_path)
+    with pytest.raises(UserError, match="did you mean 'kv_recache'"):
+        comparisons(frame, "kv_recache", "kv_recach")
+    write(tmp_path, "other", "b", ROW)
+    with pytest.raises(UserError, match="no prompt of the same length in common"):
+        comparisons(load_frame(tmp_path), "kv_recache", "other")
+
+
+def test_lengths_are_named_by_whole_seconds():
+    assert [length_name(s) for s in (81 / 16, 957 / 16, 2.0, 0.5)] == ["5 s", "60 s", "2.0 s", "0.5 s"]
