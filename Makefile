@@ -11,7 +11,7 @@
 
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types unit clean
+.PHONY: help demo test lint types unit vbench clean
 
 PY_OK := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))
 PYTHON ?= $(shell for p in python3.11 python3.12 python3 python /usr/bin/python3.11 /usr/bin/python3.12; do \
@@ -41,6 +41,9 @@ types: .venv/.test-$(TORCH)  ## mypy
 
 unit: .venv/.test-$(TORCH)  ## pytest
 	$(BIN)/pytest -n $(WORKERS)
+
+vbench: .venv/.test-$(TORCH)  ## install VBench beside the rest, without its old pins; irope vbench weights says what it needs
+	$(BIN)/irope vbench install
 
 clean:  ## remove .venv (results are kept)
 	rm -rf .venv

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
+from eval.companions import WON_BY_STILLNESS, companion_of
 from eval.frame import ordered_metrics, title
 from eval.overall import QUALITY, combined
 from eval.registry import scorers
@@ -75,6 +76,7 @@ def _table(frame: pd.DataFrame, protocol: str, model: str, aggregate: Aggregate,
     shown += [m for m in OVERALL if any(m in row for row in rows.values())]
     notes = [f"{title(m)} skipped, because {_reason(frame, m)}" for m in metrics if m not in shown]
     notes += [f"some videos have no {title(m)}: {_reason(frame, m)}" for m in shown if _reason(frame, m)]
+    notes += _stillness(shown)
     return Table(protocol, model, aggregate, tuple(shown), _with_best(rows, shown), tuple(notes))
 
 
@@ -143,6 +145,17 @@ def _with_best(
     return marked
 
 
+def _stillness(shown: Sequence[str]) -> list[str]:
+    """What must be said so that a frozen video cannot win silently."""
+    won = [m for m in shown if m in WON_BY_STILLNESS]
+    beside = {companion_of(m, shown) for m in won}
+    if not won:
+        return []
+    if None in beside:
+        return ["a frozen video wins °, and no measure of motion was scored: add one (motion, flow_motion)"]
+    return [f"°: a frozen video wins this; read it beside {', '.join(title(str(m)) for m in sorted(map(str, beside)))}"]
+
+
 def _reason(frame: pd.DataFrame, metric: str) -> str:
     reasons = frame[(frame["metric"] == metric) & frame["skipped"].notna()]["skipped"]
     return str(reasons.iloc[0]) if len(reasons) else ""
@@ -151,7 +164,7 @@ def _reason(frame: pd.DataFrame, metric: str) -> str:
 def heading(metric: str) -> str:
     """Column heading with the direction that is better."""
     arrow = {"higher": " ↑", "lower": " ↓", None: ""}[better(metric)]
-    return OVERALL.get(metric, title(metric)) + arrow
+    return OVERALL.get(metric, title(metric)) + ("°" if metric in WON_BY_STILLNESS else "") + arrow
 
 
 def as_markdown(table: Table, digits: int = 3) -> str:
