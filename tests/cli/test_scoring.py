@@ -85,8 +85,8 @@ def test_bad_files_are_named_one_by_one_and_the_rest_is_scored(irope: Irope, fol
         (["list", "scorer"], ["did you mean 'scorers'"]),
     ],
 )
-
-
+def test_what_is_wrong_is_said_with_what_would_be_right(
+    folder: Path,
     arguments: list[str],
     words: list[str],
     capsys: pytest.CaptureFixture[str],
