@@ -297,7 +297,7 @@ def decord_notes(clip: Clip) -> tuple[str, ...]:
 
 
 def decode_decord(clip: Clip, size: int, start: int, stop: int) -> Generator[Chunk, None, None]:
-    """decord's decoder, for comparisons. Read in order without seeking, from the first frame."""
+    """decord's decoder, for comparisons. Only the first chunk needs a seek, which decord does itself."""
     import decord
 
     try:
@@ -305,8 +305,6 @@ def decode_decord(clip: Clip, size: int, start: int, stop: int) -> Generator[Chu
         reader = decord.VideoReader(str(clip.path.absolute()), ctx=decord.cpu(0), num_threads=1)
         if len(reader) != clip.frames:
             raise ReadError(clip.path, f"decord counts {len(reader)} frames, not {clip.frames}: take backend=pyav")
-        if start:
-            reader.skip_frames(start)
         for index in range(start, stop, size):
             batch = reader.get_batch(list(range(index, min(index + size, stop))))
             # vbench sets decord's bridge for the whole process, after which batches are torch tensors

@@ -61,11 +61,19 @@ def write_exact(path: Path, frames: Frames, fps: int = 16) -> Path:
     return write_clip(path, frames, "ffv1", "bgr0", fps, options={"level": "3", "slicecrc": "1"})
 
 
-def write_audio(path: Path, seconds: float = 0.5) -> Path:
-    """Silence, and no picture."""
+def write_audio(path: Path, seconds: float = 0.5, cover: bool = False) -> Path:
+    """Silence and no picture, or only one of the sleeve, as music files have it."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=16000)
         assert isinstance(stream, av.AudioStream)
+        if cover:
+            sleeve = container.add_stream("mjpeg", rate=1)
+            assert isinstance(sleeve, av.VideoStream)
+            sleeve.height, sleeve.width, sleeve.pix_fmt = 48, 64, "yuvj420p"
+            sleeve.disposition = av.stream.Disposition.attached_pic
+            picture = av.VideoFrame.from_ndarray(moving(1, 48, 64)[0], format="rgb24").reformat(format="yuvj420p")
+            picture.pts = 0
+            container.mux([*sleeve.encode(picture), *sleeve.encode(None)])
         for _ in range(max(1, round(seconds * 16000 / 1024))):
             sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
             sound.rate = 16000
@@ -104,6 +112,22 @@ def hide_first(path: Path, made: Path, count: int, fps: int = 16) -> Path:
                 shift = int(Fraction(count, fps) / packet.time_base)
                 packet.pts, packet.dts, packet.stream = packet.pts - shift, packet.dts - shift, stream
                 container.mux(packet)
+    return made
+
+
+def hide_vp8(path: Path, made: Path, numbers: Sequence[int]) -> Path:
+    """Copy a webm of VP8 with the `show_frame` bit (RFC 6386, 9.1) of some packets cleared: they give no frame."""
+    with av.open(str(path)) as source, av.open(str(made), "w") as container:
+        video = source.streams.video[0]
+        stream = container.add_stream_from_template(video)
+        for number, packet in enumerate(source.demux(video)):
+            if packet.size:
+                data = bytearray(bytes(packet))
+                data[0] &= ~(0x10 * (number in numbers))
+                copy = av.Packet(bytes(data))
+                copy.pts, copy.dts, copy.time_base = packet.pts, packet.dts, packet.time_base
+                copy.is_keyframe, copy.stream = packet.is_keyframe, stream
+                container.mux(copy)
     return made
 
 
