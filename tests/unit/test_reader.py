@@ -314,9 +314,8 @@ def test_damage_is_reported(tmp_path, size):
         path.write_bytes(data)
         damage(path, 0.2 + 0.07 * seed, size, seed)
         got: list[Frames] = []
-        with open_video(path) as video:
-            with suppress(ReadError):
-                got.extend(frames for _, frames in video.chunks(4))
+        with open_video(path) as video, suppress(ReadError):
+            got.extend(frames for _, frames in video.chunks(4))
         if (count := sum(map(len, got))) < len(whole):
             noticed += 1
             good = max(0, count - 3)  # shown before the damaged frame, others may be made from it
