@@ -21,7 +21,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("what", choices=["cpu", "score"])
     parser.add_argument("--seconds", type=float, nargs="+", help="lengths of video (cpu: 60 240 3600; score: 5 240)")
     parser.add_argument("--repeats", type=int, default=3, help="of the generator's roll-outs")
-    parser.add_argument("--stock", action="store_true", help="score: compare with the stock vbench package")
+    parser.add_argument(
+        "--stock", nargs="*", metavar="DIMENSION", help="score: compare with the stock vbench package (default: two)"
+    )
     parser.add_argument("--frames", type=int, default=48, help="score --stock: frames of the 832x480 video")
     parser.add_argument("--json", type=Path, default=None, help="also write the report here")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides (method, model, protocol)")

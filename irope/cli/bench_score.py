@@ -20,14 +20,17 @@ TITLE = "scoring on one core, one thread; decoding included, against stock also 
 def run_score(options: argparse.Namespace) -> int:
     import torch
 
-    from eval.bench import against_stock, embedded_speed, memory
+    from eval.bench import FEATURES, against_stock, embedded_speed, memory
     from eval.plan import plan_from
+    from eval.scorer import Runtime
     from irope.bench import load_average
     from irope.config import load
+    from irope.generator import device_from
     from irope.provenance import environment, write_json_atomic
 
     torch.set_num_threads(1)
-    config = load([*options.overrides, "sys.device=cpu"])
+    config = load(options.overrides)
+    runtime = Runtime(str(device_from(config)))
     plan = plan_from(config, Path("unused"), "cpu")
     load_before = load_average()
     table = Table(
@@ -46,14 +49,21 @@ def run_score(options: argparse.Namespace) -> int:
         table.add_row(
             f"peak memory, {peak.seconds:g} s", f"{peak.peak / 2**20:.0f} MiB", f"{peak.frames} frames, 64x64"
         )
-    versus = against_stock(WEIGHTS, frames=options.frames) if options.stock else None
-    if versus is not None:
-        stock, ours = versus.stock.cpu_seconds, versus.ours.cpu_seconds
-        how = f"{versus.ours.frames} frames {versus.ours.size}: {ours:.1f} s of CPU time against {stock:.1f} s"
-        table.add_row("subject + background consistency", f"{versus.speedup:.2f}x stock vbench", how)
-        table.add_row(
-            "  largest difference of a score", f"{versus.difference:.1e}", "random weights of the right shapes"
+    versus = None
+    if options.stock is not None:
+        dimensions = options.stock or FEATURES
+        versus = against_stock(WEIGHTS, dimensions, frames=options.frames, runtime=runtime)
+        ours, stock = versus.ours, versus.stock
+        how = (
+            f"{ours.frames} frames {ours.size} on {versus.device}: "
+            f"{ours.cpu_seconds:.1f} s of CPU time ({ours.wall_seconds:.1f} s wall) against "
+            f"{stock.cpu_seconds:.1f} s ({stock.wall_seconds:.1f} s)"
         )
+        table.add_row(" + ".join(dimensions), f"{versus.speedup:.2f}x stock vbench", how)
+        for name, difference in versus.differences.items():
+            table.add_row(
+                f"  {name}", f"{difference:.1e}", "difference of the scores, random weights of the right shapes"
+            )
     wide_console().print(table)
     if options.json:
         report = {
@@ -62,7 +72,7 @@ def run_score(options: argparse.Namespace) -> int:
             "stock": None if versus is None else asdict(versus) | {"speedup": versus.speedup},
             "date": datetime.now(UTC).isoformat(timespec="seconds"),
             "load_before": load_before,
-            "environment": environment("cpu"),
+            "environment": environment(runtime.device),
         }
         write_json_atomic(options.json, json.loads(json.dumps(report)))
         print(f"written to {options.json}")
