@@ -14,6 +14,8 @@ from eval.world import LABELS, WorldScorer, labels, wanted
 from irope.world.scene import Scene
 from irope.world.tracker import Track, action_of
 
+PERIODIC = ("circling", "bouncing")
+
 
 @register_scorer("switch_latency")
 @dataclass(frozen=True)
@@ -28,12 +30,13 @@ class SwitchLatency(WorldScorer):
     Attributes:
         block: pixel frames of a block, counted from the switch.
         hold: blocks in a row, fewer at the end of the segment.
-        seen: pixel frames, from the start of the block, in which the action is looked for: a circle takes 44.
+        period: pixel frames, from the start of the block, in which circling and bouncing are looked for, which need a
+            while to be told (a circle takes 44); every other action is judged by the block alone.
     """
 
     block: int = 12
     hold: int = 2
-    seen: int = 48
+    period: int = 48
 
     title: ClassVar[str] = "Switch latency (blocks)"
     better = "lower"
@@ -67,13 +70,17 @@ class SwitchLatency(WorldScorer):
         lead = 0.0
         for name in changed(old, new):
             if name == "action":
-                first = max(span.start, min(start, span.stop - self.seen))
-                action = action_of(tracked, first, min(first + self.seen, span.stop))
-                lead += (action == new.action) - (action == old.action)
+                lead += self._acts(tracked, new.action, start, span) - self._acts(tracked, old.action, start, span)
             else:
                 seen = labels(tracked, name)[here]
                 lead += float((seen == wanted(new, name)).mean() - (seen == wanted(old, name)).mean())
         return lead > 0
+
+    def _acts(self, tracked: Track, action: str, start: int, span: Span) -> bool:
+        """Whether the action is seen from frame ``start`` on; at the end of the segment, in the last frames of it."""
+        length = self.period if action in PERIODIC else self.block
+        first = max(span.start, min(start, span.stop - length))
+        return action_of(tracked, first, min(first + length, span.stop)) == action
 
 
 def changed(old: Scene, new: Scene) -> tuple[str, ...]:
