@@ -104,7 +104,8 @@ def _cut_short(path: Path, frames: int, packets: int, promised: int, allowed: bo
     lost = f"the last {promised - frames} of {promised} frames" if promised > packets else "the end"
     if not allowed:
         raise ReadError(
-            path, f"truncated: {lost} cannot be decoded; make it again, or allow truncated files to score {frames}"
+            path,
+            f"truncated: {lost} cannot be decoded; make it again, or score its first {frames}: score.truncated=true",
         )
     return f"truncated: {lost} cannot be decoded"
 

@@ -37,6 +37,7 @@ def plan_from(config: DictConfig, folder: Path, device: str) -> Plan:
         windows=_windows(config),
         runtime=Runtime(device, precision, Choice(config, "sys.batch").integer(1)),  # type: ignore[arg-type]
         backend=Choice(config, "sys.decoder").one_of("auto", "decord", "pyav"),
+        truncated=Choice(config, "score.truncated").flag(),
     )
 
 

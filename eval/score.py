@@ -13,7 +13,16 @@ from eval.protocol import Protocol
 from eval.reader import ReadError, VideoReader, open_video
 from eval.registry import AnyScorer
 from eval.scorer import Derived, Runtime, Skip, Take, VideoFacts
-from eval.scores import ScoreFileError, entry, file_digest, read_scores, score_key, score_path, window_name, write_scores
+from eval.scores import (
+    ScoreFileError,
+    entry,
+    file_digest,
+    read_scores,
+    score_key,
+    score_path,
+    window_name,
+    write_scores,
+)
 from eval.videos import Problem, Video
 from irope.errors import UserError
 from irope.provenance import environment
@@ -28,7 +37,7 @@ class Plan:
         name: the protocol's name, a folder of score files.
         scorers: by name, in the order of the table.
         windows: seconds from the start, each scored as a video of its own; empty for the whole video.
-        backend: the decoder, see eval/reader.py.
+        backend: the decoder, see eval/reader.py; ``truncated`` files are scored as far as they go, with a note.
     """
 
     name: str
@@ -38,6 +47,7 @@ class Plan:
     windows: tuple[float, ...] = ()
     runtime: Runtime = field(default_factory=Runtime)
     backend: str = "auto"
+    truncated: bool = False
 
 
 @dataclass
@@ -61,7 +71,7 @@ def score_video(video: Video, plan: Plan, report: Callable[[int, int], None] = l
     """
     outcome = Outcome(video, notes=list(video.notes))
     try:
-        with open_video(video.source, plan.backend) as reader:
+        with open_video(video.source, plan.backend, plan.truncated) as reader:
             outcome.notes += reader.notes
             _score(video, reader, plan, outcome, report)
     except (ReadError, ScoreFileError) as error:

@@ -16,7 +16,7 @@ from eval.score import Outcome, Plan, score_video
 from eval.scores import read_scores, windowed
 from eval.videos import Video, find_videos
 from irope.errors import UserError
-from tests.video_kit import moving, write_audio, write_clip, write_exact
+from tests.video_kit import cut, moving, write_audio, write_clip, write_exact
 
 FLICKER = {"temporal_flickering": make_scorer("temporal_flickering")}
 
@@ -130,14 +130,19 @@ def test_a_bad_file_is_a_problem_of_its_own(tmp_path: Path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
     write_audio(tmp_path / "sound.mp4")
-    whole = write_clip(tmp_path / "cut.mp4", moving(30)).read_bytes()
-    (tmp_path / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    cut(write_clip(tmp_path / "cut.mp4", moving(30), index_first=True), 0.6)
     write_exact(tmp_path / "one.mkv", moving(1))
     write_exact(tmp_path / "odd.mkv", moving(9, 47, 63))
     outcomes = {video.name: score_video(video, plan(tmp_path)) for video in find_videos(tmp_path)[0]}
     bad = {name: outcome.problem for name, outcome in outcomes.items() if outcome.problem is not None}
     assert set(bad) == {"empty", "text", "sound", "cut"}
     assert all(problem.path.name in problem.message for problem in bad.values())
+    assert "score.truncated=true" in bad["cut"].message
+    video = next(video for video in find_videos(tmp_path)[0] if video.name == "cut")
+    part = score_video(video, plan(tmp_path, truncated=True))
+    assert part.scored == 1
+    assert 2 <= part.frames < 30
+    assert any("truncated" in note for note in part.notes)
     assert outcomes["one"].skipped == {"temporal_flickering": "one frame has no neighbour"}
     assert outcomes["odd"].scored == 1
     assert not (tmp_path / "scores/vbench/empty.json").exists()
