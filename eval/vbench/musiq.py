@@ -3,36 +3,43 @@
 from __future__ import annotations
 
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from eval.scorer import Frames, Rows
+from eval.scorer import Frames, Rows, Runtime
 from eval.vbench import packages
-from eval.vbench.running import autocast, batches
+from eval.vbench.networks import inference, read_state
+from eval.vbench.packages import cache_dir
+from eval.vbench.running import batches, unseen_initial_values
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Preprocessing = Literal["longer", "shorter", "shorter_centercrop", "None"]
 
 
-@cache
-def load(path: Path, device: str, half: bool) -> Musiq:
-    """MUSIQ with the weights of a file, once a process."""
-    import torch
+def load(runtime: Runtime) -> Musiq:
+    """MUSIQ-SPAQ with the published weights; read once a process.
 
-    network = packages.load("pyiqa.archs.musiq_arch").MUSIQ(pretrained=False)
-    weights = torch.load(path, map_location="cpu")
-    network.load_state_dict(weights.get("params", weights))
-    return Musiq(network.to(device).eval(), torch.device(device), half)
+    Raises:
+        VBenchError: the package cannot be imported, or the file is damaged.
+    """
+    return _load(str(cache_dir()), runtime.device, runtime.precision == "half")
+
+
+@cache
+def _load(cache: str, device: str, half: bool) -> Musiq:
+    with unseen_initial_values():
+        network = packages.load("pyiqa.archs.musiq_arch").MUSIQ(pretrained=False)
+    state = read_state("musiq_spaq_ckpt-358bb6af.pth")
+    network.load_state_dict(state.get("params", state))
+    return Musiq(network.to(device).eval(), Runtime(device, "half" if half else "float32"))
 
 
 class Musiq:
     """The package's own network and weights, several pictures at a time."""
 
-    def __init__(self, network: Any, device: torch.device, half: bool) -> None:
-        self.network, self.device, self.half = network, device, half
+    def __init__(self, network: Any, runtime: Runtime) -> None:
+        self.network, self.runtime = network, runtime
 
     def scores(self, frames: Frames, preprocessing: Preprocessing, most: int = 16) -> Rows:
         """Quality of each frame, about 0..100.
@@ -46,9 +53,9 @@ class Musiq:
 
         transform = packages.load("vbench.imaging_quality").transform
         found = []
-        with torch.inference_mode():
+        with inference(self.runtime):
             for part in batches(len(frames), most):
-                pixels = torch.from_numpy(frames[part]).to(self.device).permute(0, 3, 1, 2).float()
+                pixels = torch.from_numpy(frames[part]).to(self.runtime.device).permute(0, 3, 1, 2).float()
                 found.append(self._scores(transform(pixels, preprocessing)).double().cpu().numpy())
         return np.concatenate(found)
 
@@ -62,8 +69,7 @@ class Musiq:
         patches = patches[:, patches[0, :, -1].bool()]
         net.training = True  # on the module alone: it then takes patches instead of a picture, and nothing else
         try:
-            with autocast(self.device, self.half):
-                found: Tensor = net(patches)
+            found: Tensor = net(patches)
         finally:
             net.training = False
         return found.float().flatten()

@@ -8,15 +8,15 @@ from __future__ import annotations
 import warnings
 from argparse import Namespace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eval.scorer import Frames
+from eval.scorer import Frames, Runtime
 from eval.vbench import packages
-from eval.vbench.running import autocast, batches, fitting
+from eval.vbench.networks import inference, read_state
+from eval.vbench.packages import cache_dir
+from eval.vbench.running import autocast, batches, fitting, unseen_initial_values
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 ITERATIONS = 20
@@ -24,23 +24,29 @@ LEAST_SIDE = 121
 """Below (128 after padding to eighths) the coarsest level of the correlation has one row or column, the flow is NaN."""
 
 
-@cache
-def load(path: Path, device: str, half: bool) -> Raft:
-    """RAFT with the weights of a file, once a process."""
-    import torch
+def load(runtime: Runtime) -> Raft:
+    """RAFT with the published weights; read once a process.
 
-    network = packages.load("vbench.third_party.RAFT.core.raft").RAFT(
-        Namespace(small=False, mixed_precision=False, alternate_corr=False)
-    )
-    weights = torch.load(path, map_location="cpu")
-    network.load_state_dict({name.replace("module.", ""): value for name, value in weights.items()})
-    return Raft(network.to(device).eval(), torch.device(device), half)
+    Raises:
+        VBenchError: the package cannot be imported, or the file is damaged.
+    """
+    return _load(str(cache_dir()), runtime.device, runtime.precision == "half")
+
+
+@cache
+def _load(cache: str, device: str, half: bool) -> Raft:
+    build = packages.load("vbench.third_party.RAFT.core.raft").RAFT
+    with unseen_initial_values():
+        network = build(Namespace(small=False, mixed_precision=False, alternate_corr=False))
+    state = read_state("raft-things.pth")
+    network.load_state_dict({name.replace("module.", ""): value for name, value in state.items()})
+    return Raft(network.to(device).eval(), device, half)
 
 
 class Raft:
     """The package's own network and weights; encodes each frame of a run once and enlarges the last flow only."""
 
-    def __init__(self, network: Any, device: torch.device, half: bool) -> None:
+    def __init__(self, network: Any, device: str, half: bool) -> None:
         self.network, self.device, self.half = network, device, half
 
     def motion(self, frames: Frames, most: int = 16) -> list[float]:
@@ -51,16 +57,14 @@ class Raft:
         """
         height, width = frames.shape[1:3]
         cells = -(-height // 8) * -(-width // 8)
-        each = 4 * cells * (cells * 4 // 3 + 4096)  # the correlation of all cells with all, at four scales; features
+        each = 4 * cells * (cells * 4 // 3 + 6000)  # the correlation of all cells with all, at four scales; features
         found: list[float] = []
         for part in batches(len(frames) - 1, fitting(most, each)):
             found += self._motion(frames[part.start : part.stop + 1])
         return found
 
     def _motion(self, frames: Frames) -> list[float]:
-        import torch
-
-        with torch.inference_mode(), warnings.catch_warnings():
+        with inference(Runtime(self.device)), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="torch.meshgrid")
             return _fastest(self._flow(self._padded(frames)))
 
@@ -79,7 +83,7 @@ class Raft:
 
         net = self.network
         block, pixels = net.update_block, (2 * (pixels / 255.0) - 1.0).contiguous()
-        with autocast(self.device, self.half):
+        with autocast(torch.device(self.device), self.half):
             features, context = net.fnet(pixels).float(), net.cnet(pixels[:-1])
         state, given = torch.split(context, [net.hidden_dim, net.context_dim], dim=1)
         state, given = torch.tanh(state), torch.relu(given)
@@ -89,17 +93,17 @@ class Raft:
         start, end = net.initialize_flow(pixels[:-1])
         for _ in range(ITERATIONS):
             around, flow = correlation(end), end - start
-            with autocast(self.device, self.half):
+            with autocast(torch.device(self.device), self.half):
                 moved = block.encoder(flow, around)
                 state = block.gru(state, torch.cat([given, moved], dim=1))
                 end = end + block.flow_head(state).float()
-        with autocast(self.device, self.half):
+        with autocast(torch.device(self.device), self.half):
             mask = 0.25 * block.mask(state)
         enlarged: Tensor = net.upsample_flow(end - start, mask.float())
         return enlarged
 
     def motion_as_stock(self, frames: Frames) -> float:
-        """`motion` of two frames as vbench itself computes it, in float32 and with a full sort."""
+        """`motion` of two frames as vbench computes it: float32 (or TF32, where torch is set so) and a full sort."""
         import torch
 
         score = packages.load("vbench.dynamic_degree").DynamicDegree.get_score

@@ -30,3 +30,10 @@ def autocast(device: torch.device, half: bool) -> AbstractContextManager[object]
 
     kind = torch.float16 if device.type == "cuda" else torch.bfloat16
     return torch.autocast(device.type, dtype=kind, enabled=half)
+
+
+def unseen_initial_values() -> AbstractContextManager[object]:
+    """Networks are built within: what they draw before their weights are loaded leaves the global generator alone."""
+    import torch
+
+    return torch.random.fork_rng(devices=[])

@@ -2,28 +2,30 @@
 
 pictures = Sample(start, stop)            # frames [start, stop) of a take
 for part in parts: pictures.push(part)    # keeps the eight sampled frames, made small
-load(path, device, half).similarity(pictures.tensor(), "a red circle")
+load(runtime).similarity(pictures.tensor(), "a red circle")
 """
 
 from __future__ import annotations
 
 from functools import cache
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.scorer import Part
+from eval.scorer import Part, Runtime
 from eval.vbench import packages
-from eval.vbench.running import autocast
+from eval.vbench.networks import inference, read_state
+from eval.vbench.packages import cache_dir
+from eval.vbench.running import unseen_initial_values
+from eval.vbench.weights import find
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 FRAMES = 8
 """Frames of a video that the network sees."""
+VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
 
 def middle_frames(frames: int, count: int = FRAMES) -> list[int]:
@@ -69,25 +71,31 @@ def _transform() -> Any:
     return packages.load("vbench.utils").clip_transform(224)
 
 
-@cache
-def load(path: Path, device: str, half: bool) -> ViClip:
-    """ViCLIP with the weights of a file, once a process."""
-    import torch
+def load(runtime: Runtime) -> ViClip:
+    """ViCLIP with the published weights; read once a process.
 
-    packages.load("vbench.utils")  # tells the modules below, which read it while they are imported, where files lie
-    tokenizer = packages.load("vbench.third_party.ViCLIP.simple_tokenizer").SimpleTokenizer(
-        str(path.with_name("bpe_simple_vocab_16e6.txt.gz"))
-    )
-    network = packages.load("vbench.third_party.ViCLIP.viclip").ViCLIP(tokenizer=tokenizer, pretrain=str(path))
+    Raises:
+        VBenchError: the package cannot be imported, or a file is damaged.
+    """
+    return _load(str(cache_dir()), runtime.device, runtime.precision == "half")
+
+
+@cache
+def _load(cache: str, device: str, half: bool) -> ViClip:
+    packages.load("vbench.utils")  # tells the modules below, which ask while they are imported, where files lie
+    tokenizer = packages.load("vbench.third_party.ViCLIP.simple_tokenizer").SimpleTokenizer(str(find(VOCABULARY).path))
+    with unseen_initial_values():
+        network = packages.load("vbench.third_party.ViCLIP.viclip").ViCLIP(tokenizer=tokenizer, pretrain=None)
+    network.load_state_dict(read_state("ViClip-InternVid-10M-FLT.pth")["model"])
     network.vision_encoder.transformer.checkpoint_num = 0  # spares memory in training only
-    return ViClip(network.to(device).eval(), torch.device(device), half)
+    return ViClip(network.to(device).eval(), Runtime(device, "half" if half else "float32"))
 
 
 class ViClip:
     """The package's own network and weights; texts are encoded once."""
 
-    def __init__(self, network: Any, device: torch.device, half: bool) -> None:
-        self.network, self.device, self.half = network, device, half
+    def __init__(self, network: Any, runtime: Runtime) -> None:
+        self.network, self.runtime = network, runtime
         self._texts: dict[str, Tensor] = {}
 
     def similarity(self, pictures: Tensor, text: str) -> float:
@@ -96,25 +104,19 @@ class ViClip:
         Args:
             pictures: float32 [8, 3, 224, 224], from `Sample`.
         """
-        import torch
-
-        with torch.inference_mode():
+        with inference(Runtime(self.runtime.device)):
             return float(self.video(pictures) @ self.text(text))
 
     def video(self, pictures: Tensor) -> Tensor:
         """Feature of a video, float32 [768] of length 1."""
-        import torch
-
-        with torch.inference_mode(), autocast(self.device, self.half):
-            feature = self.network.encode_vision(pictures[None].to(self.device), test=True)
+        with inference(self.runtime):
+            feature = self.network.encode_vision(pictures[None].to(self.runtime.device), test=True)
         return _unit(feature)
 
     def text(self, text: str) -> Tensor:
         """Feature of a text, float32 [768] of length 1."""
-        import torch
-
         if text not in self._texts:
-            with torch.inference_mode(), autocast(self.device, self.half):
+            with inference(self.runtime):
                 self._texts[text] = _unit(self.network.encode_text(text))
         return self._texts[text]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from eval.scorer import Runtime, Skip
-from eval.vbench import amt, weights
+from eval.vbench import amt
 from eval.vbench.packages import VBenchError
 from eval.vbench.stock import stock_scores
 from tests.vbench.conftest import moving, noise, static, write_mp4
@@ -71,7 +71,7 @@ def test_pictures_too_small_for_the_network_are_skipped():
     (outcome,) = outcomes("motion_smoothness", static(3, 112, 208))
     assert isinstance(outcome, Skip)
     assert "113 pixels" in str(outcome)
-    network = amt.load(weights.find("amt-s.pth").path, "cpu", False)
+    network = amt.load(Runtime())
     least = moving(3, amt.LEAST_SIDE, amt.LEAST_SIDE)
     assert network.errors(least[:1], least[1:2], least[2:])[0] < 255
     small = moving(3, 112, 112)

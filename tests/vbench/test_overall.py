@@ -98,7 +98,7 @@ def test_windows_and_segments_are_scored_as_a_cut_video(small):
     segment = viclip.Sample(5, 17)
     for at in range(0, 20, 6):
         segment.push(Part(Chunk(at, clip[at : at + 6]), take, Pairs()))
-    assert viclip.load(small, "cpu", False).similarity(segment.tensor(), PROMPT) == alone.value
+    assert viclip.load(Runtime()).similarity(segment.tensor(), PROMPT) == alone.value
 
 
 def test_one_prompt_is_needed(small):
@@ -115,7 +115,7 @@ def test_one_prompt_is_needed(small):
 
 
 def test_a_text_is_encoded_once(small, monkeypatch):
-    network, encoded = viclip.load(small, "cpu", False), []
+    network, encoded = viclip.load(Runtime()), []
     encode = network.network.encode_text
     monkeypatch.setattr(network.network, "encode_text", lambda text: encoded.append(text) or encode(text))
     for _ in range(3):

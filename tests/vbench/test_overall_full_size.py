@@ -22,4 +22,4 @@ def test_the_network_in_full_size(weights, tmp_path):
     try:
         assert measured("overall_consistency", clip, prompts=[PROMPT]).value == pytest.approx(stock, abs=1e-6)
     finally:
-        viclip.load.cache_clear()
+        viclip._load.cache_clear()

@@ -42,8 +42,7 @@ class MotionSmoothness(Scorer):
         height, width = take.video.height, take.video.width
         if min(height, width) < amt.LEAST_SIDE:
             raise Skip(f"AMT needs pictures of at least {amt.LEAST_SIDE} pixels a side, these have {width}x{height}")
-        network = amt.load(weights.find("amt-s.pth").path, runtime.device, runtime.precision == "half")
-        return _Triplets(network, take.frames, runtime.batch)
+        return _Triplets(amt.load(runtime), take.frames, runtime.batch)
 
 
 class _Triplets:

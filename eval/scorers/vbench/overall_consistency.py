@@ -47,6 +47,4 @@ class _Similarity:
         self.sample.push(part)
 
     def close(self) -> Measurement:
-        path = weights.find("ViClip-InternVid-10M-FLT.pth").path
-        network = viclip.load(path, self.runtime.device, self.runtime.precision == "half")
-        return Measurement(network.similarity(self.sample.tensor(), self.prompt))
+        return Measurement(viclip.load(self.runtime).similarity(self.sample.tensor(), self.prompt))
