@@ -1,18 +1,12 @@
-"""VBench-Long as a protocol, against a slow reference written from the description of the official tool."""
+"""VBench-Long as a protocol: cutting, both branches, fusion, scenes; each against the slow reference."""
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.machinery import ModuleSpec
-from importlib.util import find_spec
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
-import av
 import numpy as np
 import pytest
 import yaml
@@ -20,114 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval import vbench_long
-from eval.clip_features import ClipFeatures
-from eval.clips import copies
 from eval.mapping import mapped, tables
-from eval.reader import open_video
-from eval.reencode import Reencoded
-from eval.scorer import Derived, Frames, Measurement, Part, Runtime, Scorer, Skip, Span, Take, VideoFacts
-from eval.scorers.consistency import ConsistencyTerms
-from eval.scorers.vbench.temporal_flickering import TemporalFlickering
+from eval.scorer import Derived, Measurement, Part, Runtime, Scorer, Skip, Take
 from eval.vbench_long import Clips, ClipsError
 from irope.settings import check_settings
-from irope.video import VideoError, VideoWriter
+from irope.video import VideoWriter
+from tests.vbench_long_kit import FLICKER, Consistency, Video, consistency, cut, flickering, noise, score
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-FLICKER = {"temporal_flickering": TemporalFlickering()}
-
-
-def noise(frames: int, height: int = 6, width: int = 8, seed: int = 0) -> Frames:
-    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), np.uint8)
-
-
-def pan(frames: int, height: int = 96, width: int = 128, seed: int = 0) -> Frames:
-    """A textured picture that moves, with the noise of a camera: what a video encoder smooths."""
-    rng = np.random.default_rng(seed)
-    texture = np.kron(rng.uniform(0, 255, (height // 8, (width + 2 * frames) // 8 + 1, 1)), np.ones((8, 8, 3)))
-    moved = np.stack([texture[:, 2 * i : 2 * i + width] for i in range(frames)])
-    return np.clip(moved + rng.normal(0, 4, moved.shape), 0, 255).astype(np.uint8)
-
-
-@dataclass
-class Video:
-    """Stands for a VideoReader; counts the frames that are read."""
-
-    pixels: Frames
-    fps: float = 16.0
-    path: Path = Path("video")
-    read: int = 0
-
-    def chunks(self, size: int = 32, start: int = 0, stop: int | None = None) -> Iterator[tuple[int, Frames]]:
-        for first in range(start, len(self.pixels) if stop is None else stop, size):
-            frames = self.pixels[first : min(first + size, len(self.pixels) if stop is None else stop)]
-            self.read += len(frames)
-            yield first, frames
-
-    def take(self, start: int = 0, stop: int | None = None, name: str = "video") -> Take:
-        frames, height, width = self.pixels.shape[:3]
-        facts = VideoFacts(name, frames, self.fps, height, width, (Span(0, frames, "a prompt"),))
-        return Take(facts, start, frames if stop is None else stop)
-
-
-def score(video: Video, protocol: Clips, scorers: Mapping[str, Scorer | Derived], *windows: Take):
-    takes = windows or (video.take(),)
-    found = {done.take: done.outcomes for done in protocol.score(video, takes, scorers, Runtime())}  # type: ignore[arg-type]
-    assert found.keys() == set(takes)
-    return [found[take] for take in takes]
-
-
-# The reference: the steps of metrics.md, one after the other, on arrays.
-
-
-def cut(frames: Frames, segment: int) -> list[Frames]:
-    if len(frames) < segment:
-        return [frames]
-    count, remaining = divmod(len(frames), segment)
-    pieces = [frames[i * segment : (i + 1) * segment] for i in range(count)]
-    if remaining:
-        begin = count * segment - (segment - remaining)
-        pieces.append(frames[begin:])
-    return pieces
-
-
-def flickering(frames: Frames) -> float:
-    wide = frames.astype(np.float64)
-    return float(np.mean([1 - np.abs(b - a).mean() / 255 for a, b in pairwise(wide)]))
-
-
-def features(frames: Frames) -> np.ndarray:
-    return frames.reshape(len(frames), -1)[:, ::5].astype(np.float64) - 100
-
-
-def consistency(frames: Frames) -> float:
-    def cosine(a: np.ndarray, b: np.ndarray) -> float:
-        return max(0.0, float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)))
-
-    rows = features(frames)
-    return float(np.mean([(cosine(rows[i - 1], rows[i]) + cosine(rows[0], rows[i])) / 2 for i in range(1, len(rows))]))
-
-
-@dataclass(frozen=True)
-class Consistency(Scorer):
-    """The formula on pixels; remembers which takes it was opened for."""
-
-    family = "vbench"
-    opened: list[Take] = field(default_factory=list, compare=False)
-
-    def open(self, take: Take, runtime: Runtime):
-        self.opened.append(take)
-        return _Consistency(take.frames)
-
-
-class _Consistency:
-    def __init__(self, frames: int) -> None:
-        self.terms = ConsistencyTerms(frames)
-
-    def push(self, part: Part) -> None:
-        self.terms.push(part.rows("pixels", features))
-
-    def close(self) -> Measurement:
-        return self.terms.close()
 
 
 @given(
@@ -207,7 +101,7 @@ def test_the_first_frames_of_the_clips_are_a_video_of_their_own(name, frames, we
 
 
 def test_fusion_in_worked_numbers():
-    """Two clips in which nothing moves, .8 and .6 alike by construction: in-clip 1, clip to clip cos = .6."""
+    """Two clips in which nothing moves, so in-clip is 1; their features are (10, 0) and (6, 8), so clip to clip is .6."""
     clip = np.zeros((64, 1, 5, 3), np.uint8) + 100  # features take every fifth value and subtract 100
     clip[:, 0, 0, 0] = 110
     clip[32:, 0, 0, 0], clip[32:, 0, 1, 2] = 106, 108  # (10, 0, 0) and (6, 8, 0)
@@ -343,169 +237,6 @@ def test_without_the_detector_it_says_what_to_install(monkeypatch):
     monkeypatch.setattr(vbench_long.importlib.util, "find_spec", lambda name: None)
     (outcomes,) = score(Video(noise(40)), Clips(scenes=35), FLICKER)
     assert "pip install scenedetect-headless" in str(outcomes["temporal_flickering"])
-
-
-# Lossy copies
-
-
-@pytest.fixture
-def temporary(tmp_path, monkeypatch):
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return tmp_path
-
-
-def encoded(frames: Frames, path: Path, bit_rate: int) -> Frames:
-    """Written by the defaults of PyAV and libx264, as torchvision.io.write_video did, and read back from the file."""
-    with av.open(path, "w") as container:
-        stream = container.add_stream("libx264", rate=16, bit_rate=bit_rate)
-        stream.height, stream.width = frames.shape[1:3]
-        for picture in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        container.mux(stream.encode(None))
-    with open_video(path) as video:
-        return np.concatenate([chunk for _, chunk in video.chunks()])
-
-
-def test_lossy_clips_are_those_of_the_official_tool_and_smoother(temporary):
-    video = Video(pan(70))
-    pieces = cut(video.pixels, 32)
-    (exact,) = score(video, Clips(), FLICKER)
-    assert exact["temporal_flickering"].value == pytest.approx(np.mean([flickering(p) for p in pieces]), abs=1e-12)
-    for reencode, bit_rate in (("crf23", 0), ("1mbit", 1_024_000)):
-        (lossy,) = score(video, Clips(reencode=reencode), FLICKER)
-        files = [encoded(piece, temporary / f"{i}.mp4", bit_rate) for i, piece in enumerate(pieces)]
-        official = np.mean([flickering(file) for file in files])
-        assert lossy["temporal_flickering"].value == pytest.approx(official, abs=5e-5)
-        assert lossy["temporal_flickering"].value > exact["temporal_flickering"].value + 1e-3
-
-
-def test_first_frames_are_encoded_once_more(temporary):
-    video = Video(pan(70))
-
-    def copy(frames: Frames) -> Frames:
-        with Reencoded("crf23", 16) as lossy:
-            lossy.write(frames)
-            return np.concatenate([chunk for _, chunk in lossy.chunks(9)])
-
-    pieces = [copy(piece) for piece in cut(video.pixels, 32)]
-    between = consistency(copy(np.stack([piece[0] for piece in pieces])))
-    protocol = Clips(features="same", mapping=False, reencode="crf23")
-    windows = [video.take(), video.take(0, 40)]  # which overlap, and begin with the same clip
-    found = score(video, protocol, {"subject_consistency": Consistency()}, *windows)[0]["subject_consistency"]
-    assert found.extra["clip2clip"] == pytest.approx(between, abs=1e-12)
-    assert found.extra["inclip"] == pytest.approx(np.mean([consistency(p) for p in pieces]), abs=1e-12)
-    assert list(temporary.iterdir()) == []
-
-
-def test_copies_are_the_same_every_time_and_leave_nothing_behind(temporary):
-    video, seen = Video(pan(100)), []
-    takes = [video.take(0, 32), video.take(32, 64), video.take(64, 96), video.take(68, 100)]
-    for _ in range(3):
-        for clip, chunks in copies(video.chunks(7), takes, "crf23"):
-            frames = [(start, frames) for start, frames in chunks]
-            assert [start for start, _ in frames] == [clip.start]
-            seen.append(np.concatenate([f for _, f in frames]))
-            assert len(seen[-1]) == clip.frames
-            assert list(temporary.iterdir()) == []
-    assert all((first == second).all() for first, second in zip(seen[:8], seen[4:], strict=True))
-    begun = copies(video.chunks(7), takes, "crf23")
-    next(begun)
-    begun.close()
-    assert list(temporary.iterdir()) == []
-
-
-def test_what_cannot_be_encoded_is_skipped_or_told(monkeypatch):
-    odd = Video(noise(40, 5, 8))
-    (outcomes,) = score(odd, Clips(reencode="crf23"), FLICKER)
-    assert "even sides, not 8x5" in str(outcomes["temporal_flickering"])
-    with pytest.raises(VideoError, match="8x5"), Reencoded("crf23", 16) as copy:
-        copy.write(odd.pixels)
-    monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-    with pytest.raises(VideoError, match="TMPDIR"):
-        Reencoded("crf23", 16)
-
-
-# The official networks of the fast branch, which no package brings
-
-needs_torchvision = pytest.mark.skipif(find_spec("torchvision") is None, reason="torchvision is not installed")
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    return tmp_path
-
-
-def test_missing_networks_are_named_and_cost_the_fast_dimensions_only(home):
-    video = Video(noise(70))
-    scorers = {"subject_consistency": Consistency(), "background_consistency": Consistency(), **FLICKER}
-    (outcomes,) = score(video, Clips(), scorers)
-    assert isinstance(outcomes["temporal_flickering"], Measurement)
-    assert "facebookresearch_dinov2_main" in str(outcomes["subject_consistency"])
-    assert "dreamsim" in str(outcomes["background_consistency"])
-    assert "features=same" in str(outcomes["background_consistency"])
-    (plain,) = score(video, Clips(clip_to_clip=0.0), scorers)
-    value = np.mean([consistency(piece) for piece in cut(video.pixels, 32)])
-    assert plain["subject_consistency"].value == pytest.approx(value, abs=1e-12)
-    assert "clip2clip" not in plain["subject_consistency"].extra
-    assert Clips().unavailable("subject_consistency") == str(outcomes["subject_consistency"])
-    assert Clips().unavailable("imaging_quality") is None
-
-
-@needs_torchvision
-def test_dinov2_is_read_from_the_local_hub_with_its_own_pictures(home):
-    hub = home / "torch" / "hub"
-    (hub / "facebookresearch_dinov2_main").mkdir(parents=True)
-    (hub / "checkpoints").mkdir()
-    (hub / "facebookresearch_dinov2_main" / "hubconf.py").write_text(
-        "import torch\ndef dinov2_vitb14():\n    return torch.nn.Flatten()\n"
-    )
-    scorer = ClipFeatures("dinov2_vitb14")
-    assert "dinov2_vitb14_pretrain.pth" in str(scorer.unavailable())
-    (hub / "checkpoints" / "dinov2_vitb14_pretrain.pth").write_bytes(b"weights")
-    assert scorer.unavailable() is None
-    assert len(scorer.identity()["dinov2_vitb14_pretrain.pth"]) == 64
-    frames = noise(3, 256, 300)  # the short side is 256 already: nothing is resized, the middle 224x224 is taken
-    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-    rows = ((frames[:, 16:240, 38:262] / 255 - mean) / std).reshape(3, -1)
-    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    expected = np.mean([max(0, rows[i] @ rows[j]) for i, j in ((0, 1), (0, 1), (1, 2), (0, 2))])
-    video = Video(np.repeat(frames, 2, 0), fps=2.0)
-    protocol = Clips(seconds=1.0, clip_to_clip=1.0, mapping=False)
-    (outcomes,) = score(video, protocol, {"subject_consistency": Consistency()})
-    assert outcomes["subject_consistency"].value == pytest.approx(expected, abs=1e-5)
-    assert protocol.identity("subject_consistency") == scorer.identity()
-
-
-@needs_torchvision
-def test_dreamsim_is_never_asked_to_download(home, monkeypatch):
-    asked = {}
-
-    class Network:
-        def embed(self, pictures):
-            assert pictures.shape[1:] == (3, 224, 224)
-            assert (float(pictures.min()), float(pictures.max())) == pytest.approx((0, 1), abs=1e-3)
-            return pictures.mean((2, 3)).squeeze()  # squeezes, as the package does
-
-    fake = ModuleType("dreamsim")
-    fake.__spec__ = ModuleSpec("dreamsim", None)
-    fake.dreamsim = lambda **given: (asked.update(given) or Network(), None)  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "dreamsim", fake)
-    scorer = ClipFeatures("dreamsim_ensemble")
-    assert "dino_vitb16_pretrain.pth" in str(scorer.unavailable())
-    (home / ".cache" / "ensemble_lora").mkdir(parents=True)
-    for name in ("dino_vitb16_pretrain.pth", "open_clip_vitb16_pretrain.pth.tar", "clip_vitb16_pretrain.pth.tar"):
-        (home / ".cache" / name).touch()
-    (home / ".cache" / "ensemble_lora" / "adapter_config.json").touch()
-    assert scorer.unavailable() is None
-    frames = np.zeros((4, 30, 40, 3), np.uint8)
-    frames[:2, ..., 0], frames[2:, ..., 1] = 255, 255  # red, then green
-    (outcomes,) = score(
-        Video(frames, fps=2.0), Clips(seconds=1.0, mapping=False), {"background_consistency": Consistency()}
-    )
-    assert outcomes["background_consistency"].extra["clip2clip"] == pytest.approx(0, abs=1e-6)
-    assert asked == {"pretrained": True, "device": "cpu", "cache_dir": str(home / ".cache")}
 
 
 # Settings
