@@ -101,7 +101,7 @@ def test_the_first_frames_of_the_clips_are_a_video_of_their_own(name, frames, we
 
 
 def test_fusion_in_worked_numbers():
-    """Two clips in which nothing moves, so in-clip is 1; their features are (10, 0) and (6, 8), so clip to clip is .6."""
+    """Two clips in which nothing moves, so in-clip is 1; features (10, 0) and (6, 8), so clip to clip is .6."""
     clip = np.zeros((64, 1, 5, 3), np.uint8) + 100  # features take every fifth value and subtract 100
     clip[:, 0, 0, 0] = 110
     clip[32:, 0, 0, 0], clip[32:, 0, 1, 2] = 106, 108  # (10, 0, 0) and (6, 8, 0)
