@@ -34,6 +34,14 @@ class Protocol(ABC):
         """What a score's key holds of the protocol, as JSON types."""
         return {"kind": self.kind, **asdict(self)}
 
+    def unavailable(self, name: str) -> str | None:
+        """Why the protocol cannot use a scorer here although that could run by itself; None if it can."""
+        return None
+
+    def identity(self, name: str) -> Mapping[str, Any]:
+        """What a scorer's numbers depend on besides itself and the settings, such as digests of weights; JSON types."""
+        return {}
+
     @abstractmethod
     def score(
         self,

@@ -153,10 +153,14 @@ def _keys(source: Mapping[str, Any], plan: Plan) -> tuple[dict[str, str], dict[s
     keys: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for name, scorer in plan.scorers.items():
-        if (reason := scorer.unavailable()) is not None:
+        if (reason := scorer.unavailable() or plan.protocol.unavailable(name)) is not None:
             reasons[name] = reason
             continue
-        depends = {**scorer.identity(), "of": [keys.get(of) for of in _needs(scorer)]}
+        depends = {
+            "scorer": scorer.identity(),
+            "protocol": plan.protocol.identity(name),
+            "of": [keys.get(of) for of in _needs(scorer)],
+        }
         keys[name] = score_key(plan.protocol.record(), scorer, depends, plan.runtime.precision, source)
     return keys, reasons
 
