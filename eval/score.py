@@ -114,10 +114,18 @@ def _score(video: Video, reader: VideoReader, plan: Plan, outcome: Outcome, repo
                 outcome.scored += "value" in scores[name]
                 if isinstance(result, Skip):
                     outcome.skipped[name] = str(result)
-            write_scores(path, content)
+            write_scores(path, _in_order(content, plan))
         outcome.frames = total
     elif json.dumps(content["windows"]) != before:
-        write_scores(path, content)
+        write_scores(path, _in_order(content, plan))
+
+
+def _in_order(content: dict[str, Any], plan: Plan) -> dict[str, Any]:
+    """The scorers of every window as the plan lists them, which is the order of a table's columns."""
+    for window in content["windows"].values():
+        scores = window["scores"]
+        window["scores"] = {n: scores[n] for n in dict.fromkeys([*plan.scorers, *scores]) if n in scores}
+    return content
 
 
 def _needs(scorer: AnyScorer) -> Sequence[str]:

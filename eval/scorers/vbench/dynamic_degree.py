@@ -40,7 +40,7 @@ class DynamicDegree(Scorer):
 
     early: bool = True
 
-    title: ClassVar[str] = "Dynamic"
+    title: ClassVar[str] = "Dynamic degree"
     family = "vbench"
     source: ClassVar[str] = "VBench (arXiv 2311.17982), dynamic_degree.py; RAFT (arXiv 2003.12039)"
     rate: ClassVar[bool] = True

@@ -26,7 +26,7 @@ class MotionSmoothness(Scorer):
     113 pixels a side, where it scores what is left of a NaN.
     """
 
-    title: ClassVar[str] = "Motion"
+    title: ClassVar[str] = "Motion smoothness"
     family = "vbench"
     source: ClassVar[str] = "VBench (arXiv 2311.17982), motion_smoothness.py; AMT-S (arXiv 2304.09790)"
 

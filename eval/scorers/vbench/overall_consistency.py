@@ -19,7 +19,7 @@ class OverallConsistency(Scorer):
     Raises Skip where the take has no prompt or several.
     """
 
-    title: ClassVar[str] = "Overall"
+    title: ClassVar[str] = "Overall consistency"
     family = "vbench"
     source: ClassVar[str] = "VBench (arXiv 2311.17982), overall_consistency.py; ViCLIP (arXiv 2307.06942)"
 
