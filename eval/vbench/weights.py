@@ -173,11 +173,15 @@ def find(name: str) -> WeightFile:
 
 
 def lacking(dimension: str, stock: bool = False) -> str | None:
-    """Why a dimension cannot be scored here, as the end of "skipped, because …", or None. Cheap; imports nothing."""
+    """Why a dimension cannot be scored here, as the end of "skipped, because …", or None. Cheap; imports nothing.
+
+    A file with another digest than the published one is used (it may be the same network, saved again): `identity`
+    tells its scores from others.
+    """
     if reason := missing():
         return reason
     for file in needed(dimension, stock):
-        if (found := check(file)).status != "present":
+        if (found := check(file)).status in ("missing", "too small"):
             return f"{file.path} is {found.status}: see `irope vbench weights`"
     return None
 

@@ -111,6 +111,9 @@ def test_only_the_stock_package_needs_the_second_copy(empty, monkeypatch):
     put(SECOND, b"hello")
     assert weights.lacking("some_dimension", stock=True) is None
     assert weights.identity("some_dimension")["a/b.pth"].startswith("2cf24dba")
+    put(SMALL, b"another")
+    assert not weights.identity("some_dimension")["a/b.pth"].startswith("2cf24dba")
+    assert weights.lacking("some_dimension") is None  # used, and told from others by its digest
 
 
 def test_the_list_says_where_how_large_and_for_whom(empty, capsys):
