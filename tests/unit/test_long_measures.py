@@ -117,6 +117,7 @@ def test_drift_is_last_five_seconds_against_first():
     found = derived("imaging_drift", curve)
     assert found.value == pytest.approx(0.25)
     assert found.extra == pytest.approx({"first": 0.8, "last": 0.55})
+    assert derived("imaging_drift", curve[::-1]).value == pytest.approx(0.25)
 
 
 def test_slope_is_signed_and_per_minute():
@@ -264,6 +265,16 @@ def test_periodic_actions_still_scenes_pauses_and_noise_are_no_loops_and_no_cuts
     noise = rng.integers(0, 256, (300, 64, 64, 3), dtype=np.uint8)
     assert score("loops", noise).value == score("unrequested_cuts", noise).value == 0
     assert score("loops", wander(480)).value == 0
+
+
+def test_neither_a_pause_nor_a_change_of_light_makes_a_loop_of_a_periodic_action():
+    rng = np.random.default_rng(2)
+    for action in ("circling", "moving up"):
+        paused = render(sample_scene(rng, action=action), Staging(pause=(3.4, 0.9)), 300)[0]
+        assert score("loops", paused).value == 0
+    bouncing = clip(300, action="bouncing")
+    bouncing[120:] = (bouncing[120:] * 0.85).astype(np.uint8)
+    assert score("loops", bouncing).value == 0
 
 
 def test_stretches_are_compared_as_the_definition_says():
