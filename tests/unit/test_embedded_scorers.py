@@ -116,6 +116,18 @@ def test_features_tell_subjects_apart_and_the_border_tells_backgrounds_apart():
     assert elsewhere < 0.75
 
 
+def test_the_border_is_blind_to_what_fills_the_middle():
+    around, within = texture(64, 64), np.full((64, 64, 3), (40, 90, 10), np.uint8)
+    middle = around.copy()
+    middle[10:54, 10:54] = within[10:54, 10:54]
+    rim = within.copy()
+    rim[10:54, 10:54] = around[10:54, 10:54]
+    rows = features(np.stack([around, middle, rim]), 112, Runtime())[:, FEATURES:]
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    assert unit[1] @ unit[0] > 0.9
+    assert unit[2] @ unit[0] < 0.8
+
+
 # --- flow -------------------------------------------------------------------------------------------------------------
 
 
@@ -199,7 +211,7 @@ def test_sharpness_is_the_published_measure():
 @pytest.mark.parametrize("sigma", [2.0, 8.0, 20.0])
 def test_the_noise_estimate_is_the_deviation_of_added_noise(sigma):
     clean = np.full((128, 128), 120, np.float32)
-    clean[:, 64:] = 60  # an edge is no noise
+    clean = cv2.circle(clean, (64, 64), 30, 60, -1)  # an edge is no noise
     noisy = clean + np.random.default_rng(0).normal(0, sigma, clean.shape).astype(np.float32)
     assert noise(clean) == 0
     assert noise(noisy) == pytest.approx(sigma, rel=0.08)
