@@ -396,6 +396,9 @@ def test_a_cut_that_did_not_happen_is_missed():
     found = score("cut_sharpness", clip(160, action="bouncing"), spans_of(0, 80, stop=160))
     assert found.value == 0
     assert found.extra == {"cuts": 1, "missed": 1}
+    flicker = np.full((160, 32, 32, 3), 100, np.uint8)
+    flicker[85] = 102  # more than the rest of it moves, and yet no cut
+    assert score("cut_sharpness", flicker, spans_of(0, 80, stop=160)).extra["missed"] == 1
     assert "no cut" in skipped("cut_sharpness", clip(160), (Span(0, 160, "p"),))
 
 

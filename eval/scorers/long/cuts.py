@@ -16,6 +16,9 @@ _NEAR, _REACH = 0.25, 0.75
 """Seconds over which a cut may be spread (four pixel frames at 16 frames/s are one latent frame), and those around
 them that show the ordinary motion."""
 
+_CHANGE = 4.0
+"""Grey levels, mean over the picture, below which a change is no cut."""
+
 
 @register_scorer("cut_sharpness")
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class CutSharpness(Scorer):
     between 0.5 and 1 s away (plus half a grey level) is change that motion does not explain; the value is the share of
     it, of all within 0.5 s, that falls on the requested frame. A dissolve over n frames gives about 1/n, a cut one
     frame late or no cut at all gives 0. Over cuts: the mean. ``sharpest`` is the same share on the frame of the largest
-    step, ``offset_frames`` how many frames that one is away, ``missed`` the number of cuts without such a change.
+    step, ``offset_frames`` how many frames that one is away, ``missed`` the number of cuts where such change is below 4
+    grey levels in all.
     """
 
     title: ClassVar[str] = "Cut sharpness"
@@ -68,7 +72,7 @@ def sharpness(steps: Curve, cut: int, cuts: list[int], fps: float) -> tuple[floa
     bound = 1.5 * steps[ordinary].max(initial=0.0) + 0.5
     excess = np.where(close, np.maximum(np.nan_to_num(steps) - bound, 0), 0)
     total = float(excess.sum())
-    if total == 0:
+    if total < _CHANGE:
         return 0.0, 0.0, 0
     peak = int(excess.argmax())
     return float(excess[cut]) / total, float(excess[peak]) / total, peak - cut
@@ -122,7 +126,7 @@ class _Jumps(Steps):
 
     def cuts(self) -> list[int]:
         near, reach = frames_of(_NEAR, self.fps), frames_of(_REACH, self.fps)
-        return jumps(self.curve, near, reach, ratio=3.0, floor=4.0)
+        return jumps(self.curve, near, reach, ratio=3.0, floor=_CHANGE)
 
 
 class _Unrequested:

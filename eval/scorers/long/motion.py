@@ -17,8 +17,9 @@ from eval.scorers.long.thumbnails import Steps
 class Motion(Scorer):
     """Mean absolute difference of neighbouring frames, both averaged over a grid of cells; grey levels (0..255).
 
-    Of at most 32 x 32 cells of at least 8 x 8 pixels each: grain and codec noise average out in large pictures, which makes it
-    a measure of motion where 1 - flickering is one of noise as well; at 64 x 64 noise of 15 levels still doubles it. Ranks nothing: it says what a consistency is worth.
+    Of at most 32 x 32 cells of at least 8 x 8 pixels each: in large pictures grain and codec noise average out, which
+    makes it a measure of motion where 1 - flickering is one of noise as well; at 64 x 64 noise of 15 levels still
+    doubles it. Ranks nothing: it says what a consistency is worth.
     """
 
     title: ClassVar[str] = "Motion (grey levels)"
