@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from eval.flow import pair_flow, top_motion, working_rows
+from eval.flow import flow_identity, pair_flow, top_motion, working_rows
 from eval.picture import need_cv2
 from eval.registry import register_scorer
 from eval.scorer import Accumulator, Frames, Measurement, Part, Rows, Runtime, Scorer, Skip, Take
@@ -34,6 +35,9 @@ class FlowMotion(Scorer):
 
     def unavailable(self) -> str | None:
         return need_cv2()
+
+    def identity(self) -> Mapping[str, Any]:
+        return flow_identity()
 
     def open(self, take: Take, runtime: Runtime) -> Accumulator:
         return _Moves(self, take)

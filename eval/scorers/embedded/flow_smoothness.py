@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
-from eval.flow import between, pair_flow, working_rows
+from eval.flow import between, flow_identity, pair_flow, working_rows
 from eval.picture import need_cv2
 from eval.registry import register_scorer
 from eval.scorer import Accumulator, Frames, Measurement, Part, Runtime, Scorer, Skip, Take
@@ -28,6 +29,9 @@ class FlowSmoothness(Scorer):
 
     def unavailable(self) -> str | None:
         return need_cv2()
+
+    def identity(self) -> Mapping[str, Any]:
+        return flow_identity()
 
     def open(self, take: Take, runtime: Runtime) -> Accumulator:
         if take.frames < 3:
