@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -74,8 +74,8 @@ def _table(frame: pd.DataFrame, protocol: str, model: str, aggregate: Aggregate,
             rows[length, method] = cells | dict(_overall(of, cells, seed))
     shown = [m for m in metrics if any(row[m].interval.n for row in rows.values())]
     shown += [m for m in OVERALL if any(m in row for row in rows.values())]
-    notes = [f"{title(m)} skipped, because {_reason(frame, m)}" for m in metrics if m not in shown]
-    notes += [f"some videos have no {title(m)}: {_reason(frame, m)}" for m in shown if _reason(frame, m)]
+    notes = [f"{names}: skipped, because {why}" for why, names in _reasons(frame, set(metrics) - set(shown), metrics)]
+    notes += [f"{names}: not of every video; {why}" for why, names in _reasons(frame, set(shown), metrics)]
     notes += _stillness(shown)
     return Table(protocol, model, aggregate, tuple(shown), _with_best(rows, shown), tuple(notes))
 
@@ -156,9 +156,14 @@ def _stillness(shown: Sequence[str]) -> list[str]:
     return [f"°: a frozen video wins this; read it beside {', '.join(title(str(m)) for m in sorted(map(str, beside)))}"]
 
 
-def _reason(frame: pd.DataFrame, metric: str) -> str:
-    reasons = frame[(frame["metric"] == metric) & frame["skipped"].notna()]["skipped"]
-    return str(reasons.iloc[0]) if len(reasons) else ""
+def _reasons(frame: pd.DataFrame, of: Collection[str], order: Sequence[str]) -> list[tuple[str, str]]:
+    """Why some of these metrics were skipped, each reason once with the metrics it is true of."""
+    said: dict[str, list[str]] = {}
+    for metric in (m for m in order if m in of):
+        reasons = frame[(frame["metric"] == metric) & frame["skipped"].notna()]["skipped"]
+        if len(reasons):
+            said.setdefault(str(reasons.iloc[0]), []).append(title(metric))
+    return [(why, ", ".join(names)) for why, names in said.items()]
 
 
 def heading(metric: str) -> str:
