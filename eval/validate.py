@@ -88,7 +88,10 @@ class Effect:
 
     @property
     def holds(self) -> bool | None:
-        """Whether the score moved as declared, a direction with an interval that excludes 0; None undeclared."""
+        """Whether the score moved as declared at full strength, a direction with an interval that excludes 0.
+
+        None where nothing is declared.
+        """
         if self.expected is None:
             return None
         if self.expected == "blind":

@@ -93,6 +93,7 @@ def draw(effects: Sequence[Effect], path: Path, sets: Sequence[str] = ("world", 
     One line a set of clips: full for the first, dashed for the second. Blue: moves or stays as declared, orange: does
     not, grey: nothing is declared. Scorers that have nothing declared are left out.
     """
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
@@ -119,7 +120,7 @@ def draw(effects: Sequence[Effect], path: Path, sets: Sequence[str] = ("world", 
                 axis.spines[side].set_visible(False)
             axis.spines["left"].set_linewidth(0.5)
         row[0].set_ylabel(scorer, rotation=0, ha="right", va="center", fontsize=8)
-        row[0].yaxis.set_label_coords(-0.34, 0.5)
+        row[0].yaxis.set_label_coords(-0.42, 0.5)
     for axis, column in zip(axes[0], columns, strict=True):
         axis.set_title(column.replace("_", " "), fontsize=8)
     figure.text(
@@ -131,6 +132,7 @@ def draw(effects: Sequence[Effect], path: Path, sets: Sequence[str] = ("world", 
         fontsize=7,
         color="#555555",
     )
-    figure.subplots_adjust(left=0.19, right=0.99, top=0.95, bottom=0.045, hspace=0.3, wspace=0.12)
+    figure.subplots_adjust(left=0.2, right=0.99, top=0.95, bottom=0.045, hspace=0.3, wspace=0.12)
     path.parent.mkdir(parents=True, exist_ok=True)
-    canvas.print_figure(path, dpi=130)
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "irope"}):  # small, and the same file every time
+        canvas.print_figure(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
