@@ -18,16 +18,21 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="irope bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["cpu", "score"])
+    parser.add_argument("what", choices=["cpu", "score", "distortions"])
     parser.add_argument("--seconds", type=float, nargs="+", help="lengths of video (cpu: 60 240 3600; score: 5 240)")
     parser.add_argument("--repeats", type=int, default=3, help="of the generator's roll-outs")
     parser.add_argument(
         "--stock", nargs="*", metavar="DIMENSION", help="score: compare with the stock vbench package (default: two)"
     )
+    parser.add_argument("--clips", type=int, default=8, help="distortions: clips of each set")
     parser.add_argument("--frames", type=int, default=48, help="score --stock: frames of the 832x480 video")
     parser.add_argument("--json", type=Path, default=None, help="also write the report here")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides (method, model, protocol)")
     options = parser.parse_intermixed_args(arguments)
+    if options.what == "distortions":
+        from irope.cli.bench_distortions import run_distortions
+
+        return run_distortions(options)
     if options.what == "score":
         from irope.cli.bench_score import run_score
 
