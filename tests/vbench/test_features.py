@@ -68,6 +68,19 @@ def test_neither_chunks_nor_batches_nor_windows_change_a_number(weights, name):
     assert whole.value == pytest.approx((whole.extra["to_previous"] + whole.extra["to_first"]) / 2)
 
 
+def test_cores_share_the_batches_and_leave_the_threads_as_they_were(weights):
+    weights("background_consistency")
+    one = measured("background_consistency", CLIPS["landscape"], runtime=Runtime(batch=2))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        several = measured("background_consistency", CLIPS["landscape"], runtime=Runtime(batch=2))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
+    assert several.curve == pytest.approx(one.curve, abs=1e-6, nan_ok=True)
+
+
 @pytest.mark.parametrize("name", CONSISTENCY)
 def test_half_precision_is_near_and_not_the_default(weights, name):
     weights(name)
