@@ -145,18 +145,19 @@ def _check(_: argparse.Namespace) -> int:
 def _reference(options: argparse.Namespace) -> int:
     from eval.vbench.stock import STOCK_DIMENSIONS, stock_scores
     from eval.vbench.weights import lacking
+    from eval.videos import find_videos
 
-    paths = sorted(options.folder.glob("*.mp4"))
-    if not paths:
-        raise UserError(f"{options.folder}: no .mp4 file there")
+    videos = [video for video in find_videos(options.folder)[0] if video.path.suffix == ".mp4"]
+    if not videos:
+        raise UserError(
+            f"{options.folder}: no .mp4 file there, and the stock package reads no other for every dimension"
+        )
+    prompts = {video.path: video.segments[0].prompt if video.segments else video.text or "" for video in videos}
     dimensions = options.dimensions or [name for name in STOCK_DIMENSIONS if lacking(name, stock=True) is None]
     if not dimensions:
         raise UserError("no dimension can be scored here: run `irope vbench check`")
-    for name, score in stock_scores(paths, dimensions, device=options.device).items():
-        videos = {path.name: value for path, value in sorted(score.videos.items())}
-        print(
-            json.dumps(
-                {"dimension": name, "overall": score.overall, "seconds": round(score.seconds, 2), "videos": videos}
-            )
-        )
+    for name, score in stock_scores(list(prompts), dimensions, prompts, device=options.device).items():
+        values = {path.name: value for path, value in sorted(score.videos.items())}
+        seconds = round(score.seconds, 2)
+        print(json.dumps({"dimension": name, "overall": score.overall, "seconds": seconds, "videos": values}))
     return 0
