@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,7 +22,6 @@ def run_score(options: argparse.Namespace) -> int:
 
     from eval.bench import FEATURES, against_stock, embedded_speed, memory
     from eval.plan import plan_from
-    from eval.scorer import Runtime
     from irope.bench import load_average
     from irope.config import load
     from irope.generator import device_from
@@ -30,8 +29,8 @@ def run_score(options: argparse.Namespace) -> int:
 
     torch.set_num_threads(1)
     config = load(options.overrides)
-    runtime = Runtime(str(device_from(config)))
     plan = plan_from(config, Path("unused"), "cpu")
+    runtime = replace(plan.runtime, device=str(device_from(config)))
     load_before = load_average()
     table = Table(
         "what",
@@ -55,7 +54,7 @@ def run_score(options: argparse.Namespace) -> int:
         versus = against_stock(WEIGHTS, dimensions, frames=options.frames, runtime=runtime)
         ours, stock = versus.ours, versus.stock
         how = (
-            f"{ours.frames} frames {ours.size} on {versus.device}: "
+            f"{ours.frames} frames {ours.size}, {runtime.precision} on {versus.device}: "
             f"{ours.cpu_seconds:.1f} s of CPU time ({ours.wall_seconds:.1f} s wall) against "
             f"{stock.cpu_seconds:.1f} s ({stock.wall_seconds:.1f} s)"
         )
