@@ -1,4 +1,4 @@
-"""``irope list policies|methods|models|prompts|scorers|protocols``: what can be chosen by name.
+"""``irope list policies|methods|models|prompts|scorers|protocols|published``: what can be chosen by name.
 
 Loads neither torch nor Hydra.
 """
@@ -16,7 +16,11 @@ from irope.settings import defaults
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="irope list", description=__doc__)
-    kinds = KINDS | {"scorers": scorer_entries, "protocols": lambda: file_entries(CONF / "protocol")}
+    kinds = KINDS | {
+        "scorers": scorer_entries,
+        "protocols": lambda: file_entries(CONF / "protocol"),
+        "published": published_entries,
+    }
     parser.add_argument("kind", metavar="|".join(kinds))
     found = entries(parser.parse_args(arguments).kind, kinds)
     width = max(len(entry.name) for entry in found) + 2
@@ -54,3 +58,10 @@ def scorer_entries() -> list[Entry]:
             Entry(name, f"[{scorer.family}; {way}] {summary}", defaults(scorer), scorer.source, missing=missing)
         )
     return sorted(found, key=lambda entry: (entry.summary.partition(";")[0], entry.name))
+
+
+def published_entries() -> list[Entry]:
+    """Every published table in conf/paper, with where it comes from, its protocol and n."""
+    from eval.published import tables
+
+    return [Entry(name, table.title, source=table.footnote()) for name, table in tables().items()]

@@ -13,7 +13,7 @@ from irope.settings import hint
 
 VERBS = {
     "demo": "videos, contact sheets and a first table with the embedded model, in minutes",
-    "list": "policies, methods, models, prompts, scorers or protocols that can be chosen",
+    "list": "policies, methods, models, prompts, scorers, protocols; and the published tables",
     "explain": "which frames a method keeps and at which index, block by block (text, SVG)",
     "generate": "make videos: irope generate method=infinity_rope duration=60",
     "score": "score videos, the project's own or any folder of them: irope score PATH",

@@ -97,3 +97,20 @@ def test_what_is_wrong_is_said_with_what_would_be_right(
     said = capsys.readouterr().err
     assert all(word in said for word in words), said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("scorers", ["flicker", "[vbench; higher is better]", "source: VBench"]),
+        ("protocols", ["embedded", "they are not VBench", "vbench_long"]),
+        ("published", ["table1", "arXiv 2511.20649", "n 25", "second hand"]),
+    ],
+)
+def test_list_says_what_there_is_and_where_it_comes_from(
+    kind: str, words: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "400")
+    assert main(["list", kind]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(word in said for word in words), said
