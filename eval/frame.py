@@ -40,7 +40,8 @@ def load_frame(folder: Path) -> pd.DataFrame:
 
     Raises:
         UserError: there are none. ScoreFileError: one is broken.
-        MixedError: two videos have the same protocol, method, prompt, seed and length.
+        MixedError: two videos have the same protocol, method, prompt, seed and length, or a scorer had other settings,
+            weights or precision for some of them.
     """
     files = sorted(folder.rglob("*.json")) if folder.is_dir() else []
     rows: list[dict[str, Any]] = []
@@ -52,6 +53,7 @@ def load_frame(folder: Path) -> pd.DataFrame:
             rows += _rows(content)
     if not rows:
         raise UserError(f"{folder}: no scores; run: irope score {folder.parent if folder.name == 'scores' else folder}")
+    _refuse_mixtures(rows)
     frame = pd.DataFrame(rows, columns=list(COLUMNS))
     _refuse_doubles(frame, records)
     return frame
@@ -80,7 +82,23 @@ def _rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "terms": found.get("terms", 0),
                 "clips": found.get("extra", {}).get("clips", 1),
                 "skipped": found.get("skipped"),
+                "made": found.get("made") if "value" in found else None,
             }
+
+
+def _refuse_mixtures(rows: list[dict[str, Any]]) -> None:
+    """Numbers of other settings, weights or precision never share a column."""
+    first: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        if row["made"] is None:
+            continue
+        other = first.setdefault((row["protocol"], row["metric"]), row)
+        if differ := near_miss(other["made"], row["made"]):
+            raise MixedError(
+                f"{row['metric']} of {other['video']} and of {row['video']} differ in {', '.join(differ)}: "
+                "score both again with the same settings, or give one run a protocol name of its own "
+                "(score.protocol.name=...)"
+            )
 
 
 def _refuse_doubles(frame: pd.DataFrame, records: dict[str, Any]) -> None:

@@ -84,7 +84,8 @@ def _score(video: Video, reader: VideoReader, plan: Plan, outcome: Outcome, repo
     windows = cut_windows(facts, video, plan.windows, outcome)
     path = score_path(plan.folder, plan.name, video.name)
     content = _content(path, video, facts, plan)
-    keys, reasons = _keys(content["video"]["source"], plan)
+    made, reasons = _made(plan)
+    keys = _keys(made, content["video"]["source"], plan)
     before = json.dumps(content["windows"])
     todo: dict[str, AnyScorer] = {}
     missing: list[Take] = []
@@ -110,7 +111,7 @@ def _score(video: Video, reader: VideoReader, plan: Plan, outcome: Outcome, repo
         for scored in found:
             scores = content["windows"][window_name(scored.take.start, scored.take.stop)]["scores"]
             for name, result in scored.outcomes.items():
-                scores[name] = entry(result, keys.get(name, ""), facts.fps)
+                scores[name] = entry(result, keys.get(name, ""), facts.fps) | {"made": made.get(name)}
                 outcome.scored += "value" in scores[name]
                 if isinstance(result, Skip):
                     outcome.skipped[name] = str(result)
@@ -156,21 +157,28 @@ def _frames(seconds: float, fps: float, generated: bool) -> int:
     return max(1, math.floor(seconds * fps + 0.5))
 
 
-def _keys(source: Mapping[str, Any], plan: Plan) -> tuple[dict[str, str], dict[str, str]]:
-    """Key of every scorer that can run here, and why the others cannot."""
-    keys: dict[str, str] = {}
+def _made(plan: Plan) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """What decides the numbers of every scorer that can run here, whatever the video; why the others cannot run."""
+    made: dict[str, dict[str, Any]] = {}
     reasons: dict[str, str] = {}
     for name, scorer in plan.scorers.items():
         if (reason := scorer.unavailable() or plan.protocol.unavailable(name)) is not None:
             reasons[name] = reason
             continue
-        depends = {
-            "scorer": scorer.identity(),
-            "protocol": plan.protocol.identity(name),
-            "of": [keys.get(of) for of in _needs(scorer)],
+        made[name] = {
+            "settings": asdict(scorer),
+            "depends": dict(scorer.identity()) | dict(plan.protocol.identity(name)),
+            "precision": plan.runtime.precision,
         }
-        keys[name] = score_key(plan.protocol.record(), scorer, depends, plan.runtime.precision, source)
-    return keys, reasons
+    return made, reasons
+
+
+def _keys(made: Mapping[str, Any], source: Mapping[str, Any], plan: Plan) -> dict[str, str]:
+    keys: dict[str, str] = {}
+    for name in made:
+        of = [keys.get(other) for other in _needs(plan.scorers[name])]
+        keys[name] = score_key(plan.protocol.record(), name, made[name] | {"of": of}, source)
+    return keys
 
 
 def _content(path: Path, video: Video, facts: VideoFacts, plan: Plan) -> dict[str, Any]:

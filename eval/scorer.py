@@ -183,7 +183,7 @@ class Accumulator(Protocol):
 
 
 @dataclass(frozen=True)
-class Scorer(ABC):
+class Measure(ABC):
     """A measure of videos; its settings are the fields of the dataclass.
 
     Attributes:
@@ -205,12 +205,17 @@ class Scorer(ABC):
     rate: ClassVar[bool] = False
 
     def unavailable(self) -> str | None:
-        """Why this scorer cannot run here (a package or weights missing, and how to get them), or None."""
+        """Why this cannot run here (a package or weights missing, and how to get them), or None."""
         return None
 
     def identity(self) -> Mapping[str, Any]:
         """Besides the settings, what its numbers depend on: digests of weights, versions of packages; JSON types."""
         return {}
+
+
+@dataclass(frozen=True)
+class Scorer(Measure):
+    """A measure taken from the frames."""
 
     @abstractmethod
     def open(self, take: Take, runtime: Runtime) -> Accumulator:
@@ -218,22 +223,10 @@ class Scorer(ABC):
 
 
 @dataclass(frozen=True)
-class Derived(ABC):
-    """A measure computed from what other scorers found of the same take; otherwise as `Scorer`."""
+class Derived(Measure):
+    """A measure computed from what other scorers found of the same take."""
 
-    name: ClassVar[str] = ""
-    title: ClassVar[str] = ""
-    better: ClassVar[Literal["higher", "lower"] | None] = "lower"
-    family: ClassVar[Literal["vbench", "embedded", "world", "long"]] = "long"
-    source: ClassVar[str] = ""
-    pooled: ClassVar[Literal["videos", "frames"]] = "videos"
-    rate: ClassVar[bool] = False
-
-    def unavailable(self) -> str | None:
-        return None
-
-    def identity(self) -> Mapping[str, Any]:
-        return {}
+    family = "long"
 
     @property
     @abstractmethod

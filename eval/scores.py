@@ -11,13 +11,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eval.registry import AnyScorer
 from eval.scorer import Measurement, Rows, Skip
 from irope.errors import UserError
 from irope.identity import config_key
@@ -45,29 +43,14 @@ def score_path(folder: Path, protocol: str, name: str) -> Path:
     return folder / protocol / f"{name}.json"
 
 
-def score_key(
-    protocol: Mapping[str, Any],
-    scorer: AnyScorer,
-    depends: Mapping[str, Any],
-    precision: str,
-    source: Mapping[str, Any],
-) -> str:
+def score_key(protocol: Mapping[str, Any], name: str, made: Mapping[str, Any], source: Mapping[str, Any]) -> str:
     """Key of a scorer's values of one video; the window stands beside it.
 
     Args:
-        depends: weights and other scorers behind the numbers.
+        made: settings, weights, precision and other scorers behind the numbers.
         source: digest of the file that is decoded, and the segments with their prompts.
     """
-    return config_key(
-        {
-            "version": VERSION,
-            "protocol": protocol,
-            "scorer": {"name": scorer.name, **asdict(scorer)},
-            "depends": depends,
-            "precision": precision,
-            "source": source,
-        }
-    )
+    return config_key({"version": VERSION, "protocol": protocol, "scorer": name, "made": made, "source": source})
 
 
 def read_scores(path: Path) -> dict[str, Any] | None:

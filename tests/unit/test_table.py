@@ -114,6 +114,17 @@ def test_two_videos_for_one_cell_are_refused_with_what_differs(tmp_path: Path):
         load_frame(tmp_path)
 
 
+def test_numbers_of_other_weights_or_precision_never_share_a_column(tmp_path: Path):
+    made = {"settings": {}, "depends": {"weights": "aa"}, "precision": "float32"}
+    entry = {"key": "k", "value": 0.5, "terms": 80, "made": made}
+    write(tmp_path, "m", "a", {"imaging_quality": entry})
+    write(tmp_path, "m", "b", {"imaging_quality": entry | {"made": made | {"precision": "half"}}})
+    with pytest.raises(MixedError, match=r"imaging_quality of m/a-0-81 and of m/b-0-81 differ in precision"):
+        load_frame(tmp_path)
+    write(tmp_path, "m", "b", {"imaging_quality": {"key": "", "skipped": "its weights are missing"}})
+    assert len(load_frame(tmp_path)) == 2
+
+
 def test_a_comparison_is_paired_by_prompt_and_seed(tmp_path: Path):
     rng = np.random.default_rng(0)
     for prompt in range(12):
