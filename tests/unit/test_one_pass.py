@@ -59,7 +59,7 @@ class Counting(Scorer):
 
     family = "embedded"
 
-    def open(self, take: Take, runtime: Runtime) -> "Counting._Sum":
+    def open(self, take: Take, runtime: Runtime) -> Counting._Sum:
         return self._Sum()
 
     class _Sum:
