@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -184,7 +185,9 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(weights: Path, tmp_
         return [sys.executable, "-m", "irope", "generate", *options]
 
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    first = subprocess.Popen(command("cut"), cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True)
+    # A shell that starts the tests in the background has them, and all they start, ignore Ctrl-C.
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    first = subprocess.Popen(command("cut"), cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("cut/*/*.state")) and time.monotonic() < deadline:
         time.sleep(0.02)
