@@ -20,6 +20,8 @@ def at_cuts(
     Compared are the ``frames`` on either side of a cut, fewer in a short segment: the commonest label before with that
     of every frame after. Raises Skip when no cut has such a label.
     """
+    if not any(span.cut for span in take.spans):
+        raise Skip("no cut was asked for")
     cuts: list[float] = []
     asked: list[float] = []
     alone: dict[str, list[float]] = {name: [] for name in names}

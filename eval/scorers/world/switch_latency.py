@@ -48,6 +48,8 @@ class SwitchLatency(WorldScorer):
             for (old, new), span in zip(pairwise(scenes), take.spans[1:], strict=True)
             if changed(old, new)
         ]
+        if len(scenes) < 2:
+            raise Skip("the video has one prompt")
         if not done:
             raise Skip("no prompt switch changes anything that both prompts name")
         blocks = float(np.mean([count for count, _ in done]))
