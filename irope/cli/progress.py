@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from types import TracebackType
-from typing import Self
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.progress import TaskID
 
+from irope.cli.bar import Bar
 from irope.generate import Report
 from irope.policy import CacheEvent
 
@@ -17,30 +14,14 @@ LINE_SECONDS = 10.0
 """Pause between plain lines of one video; its first and last block always print."""
 
 
-class RolloutProgress:
+class RolloutProgress(Bar):
     """Shows block, seconds per block, latent frames per second and the time left of every video."""
 
     def __init__(self, frames_per_block: int) -> None:
+        super().__init__("block {task.completed}/{task.total}")
         self.frames_per_block = frames_per_block
-        self.terminal = sys.stderr.isatty()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("block {task.completed}/{task.total}  {task.fields[rate]}"),
-            console=Console(stderr=True),
-            disable=not self.terminal,
-        )
         self._task: tuple[str, TaskID] | None = None
         self._start = self._printed = 0.0
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def __call__(self, report: Report) -> None:
         now, name = time.perf_counter(), f"{report.job.stem.parent.name}/{report.job.stem.name}"
@@ -48,7 +29,7 @@ class RolloutProgress:
             self._task = (name, self.bar.add_task(name, total=report.blocks, rate=""))
             self._start, self._printed = now - report.seconds, 0.0
             if report.resumed:
-                self._say(f"{name}: continues at block {report.resumed + 1} of {report.blocks}")
+                self.say(f"{name}: continues at block {report.resumed + 1} of {report.blocks}")
         made = report.block - report.resumed
         per_block = (now - self._start) / max(1, made)
         rate = (
@@ -60,8 +41,4 @@ class RolloutProgress:
         if not self.terminal and (last or report.event is not CacheEvent.BLOCK or now - self._printed > LINE_SECONDS):
             self._printed = now
             what = "" if report.event is CacheEvent.BLOCK else f"  ({report.event.value.replace('_', ' ')})"
-            self._say(f"{name}: block {report.block}/{report.blocks}  {rate}{what}")
-
-    def _say(self, line: str) -> None:
-        if not self.terminal:
-            print(line, file=sys.stderr, flush=True)
+            self.say(f"{name}: block {report.block}/{report.blocks}  {rate}{what}")

@@ -7,40 +7,20 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 from eval.score import Outcome
 from eval.videos import Problem, Video
+from irope.cli.bar import Bar
 
 
-class ScoreProgress:
+class ScoreProgress(Bar):
     """Shows videos, frames per second and the time left, judged by the frames of the videos done so far."""
 
     def __init__(self, videos: int) -> None:
+        super().__init__("video {task.completed:.0f}/{task.total}")
         self.videos, self.outcomes = videos, list[Outcome]()
-        self.terminal = sys.stderr.isatty()
-        self.bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("video {task.completed:.0f}/{task.total}  {task.fields[rate]}"),
-            console=Console(stderr=True),
-            disable=not self.terminal,
-        )
         self.task = self.bar.add_task("scoring", total=videos, rate="")
         self.began, self.seen = time.perf_counter(), 0
-
-    def __enter__(self) -> Self:
-        self.bar.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def start(self, video: Video) -> None:
         self.bar.update(self.task, description=video.name)
@@ -56,15 +36,13 @@ class ScoreProgress:
         count = len(self.outcomes)
         rate = self._rate(self.seen, count)
         self.bar.update(self.task, completed=count, rate=rate)
-        if self.terminal:
-            return
         if outcome.problem is not None:
             what = "not scored"
         elif outcome.frames:
             what = f"{outcome.scored} scores"
         else:
             what = "was scored already"
-        print(f"{outcome.video.name}: {what}  (video {count}/{self.videos}, {rate})", file=sys.stderr, flush=True)
+        self.say(f"{outcome.video.name}: {what}  (video {count}/{self.videos}, {rate})")
 
     def _rate(self, frames: int, videos: float) -> str:
         seconds = time.perf_counter() - self.began
