@@ -221,6 +221,7 @@ class _Chunk:
         self.count += 1
         with _reported(self.path):
             self.container.mux(self.stream.encode(frame))
+        self.file.raise_interrupt()
 
     def close(self) -> None:
         with _reported(self.path):
@@ -262,12 +263,25 @@ def _join(parts: list[Path], path: Path, codec: Codec, fps: int, frames: int) ->
 
 
 class _File(io.BufferedWriter):
-    """A file for PyAV, which writes a trailer when it closes and prints what goes wrong with it: not once `dropped`."""
+    """A file for PyAV, which writes a trailer when it closes and prints what goes wrong with it: not once `dropped`.
+
+    PyAV also swallows a Ctrl-C that comes while it writes, so that is kept for `raise_interrupt`.
+    """
 
     dropped = False
+    interrupted = False
 
     def write(self, data: "Buffer") -> int:
-        return memoryview(data).nbytes if self.dropped else super().write(data)
+        try:
+            return memoryview(data).nbytes if self.dropped else super().write(data)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return memoryview(data).nbytes  # perhaps not all of it is written: the file is dropped
+
+    def raise_interrupt(self) -> None:
+        """Raises KeyboardInterrupt if one came while PyAV wrote."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
 
 def _create(path: Path, codec: Codec) -> tuple[_File, av.container.OutputContainer]:
@@ -278,6 +292,7 @@ def _create(path: Path, codec: Codec) -> tuple[_File, av.container.OutputContain
 
 def _publish(file: _File, container: av.container.OutputContainer, path: Path) -> None:
     container.close()
+    file.raise_interrupt()
     file.flush()
     os.fsync(file.fileno())
     file.close()

@@ -1,5 +1,6 @@
 import errno
 import hashlib
+import io
 import os
 import resource
 from fractions import Fraction
@@ -243,3 +244,37 @@ def test_wrapped_lines_fit(text):
     together = "".join(wrapped).replace(" ", "")
     assert together.rstrip("…") in text.replace(" ", "")
     assert text_strip(text, 256).shape == (strip_height(256), 256, 3)
+
+
+@pytest.mark.parametrize("at", [1, 5, 12])
+def test_ctrl_c_while_ffmpeg_writes_is_not_lost(tmp_path, monkeypatch, at):
+    """PyAV swallows what is raised in a file's write, so the writer must raise it again; nothing gets a final name."""
+    writes = 0
+
+    class Interrupted(io.FileIO):
+        def write(self, data):
+            nonlocal writes
+            writes += 1
+            if writes == at:
+                raise KeyboardInterrupt
+            return super().write(data)
+
+    monkeypatch.setattr("irope.video.io.FileIO", Interrupted)
+    frames = noise(30)
+    writer = VideoWriter(tmp_path / "a.mp4", fps=16, lossless=True)
+    with pytest.raises(KeyboardInterrupt):
+        _write_to_the_end(writer, frames)
+    assert writes >= at
+    assert not list(tmp_path.glob("*.m*"))
+    monkeypatch.undo()
+    again = VideoWriter(tmp_path / "a.mp4", fps=16, lossless=True, resume=writer.saved)
+    assert _write_to_the_end(again, frames).hash == frame_hash(frames)
+    np.testing.assert_array_equal(read(tmp_path / "a.mkv"), frames)
+
+
+def _write_to_the_end(writer: VideoWriter, frames: np.ndarray) -> Progress:
+    with writer:
+        for start in range(writer.saved.frames, len(frames), 5):
+            writer.write(frames[start : start + 5])
+            writer.checkpoint()
+        return writer.finish()
