@@ -265,7 +265,8 @@ def _join(parts: list[Path], path: Path, codec: Codec, fps: int, frames: int) ->
 class _File(io.BufferedWriter):
     """A file for PyAV, which writes a trailer when it closes and prints what goes wrong with it: not once `dropped`.
 
-    PyAV also swallows a Ctrl-C that comes while it writes, so that is kept for `raise_interrupt`.
+    PyAV also swallows a Ctrl-C that comes while it writes or seeks, so that is kept for `raise_interrupt`; what was
+    written may then be incomplete, and the file is dropped.
     """
 
     dropped = False
@@ -276,7 +277,14 @@ class _File(io.BufferedWriter):
             return memoryview(data).nbytes if self.dropped else super().write(data)
         except KeyboardInterrupt:
             self.interrupted = True
-            return memoryview(data).nbytes  # perhaps not all of it is written: the file is dropped
+            return memoryview(data).nbytes
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        try:
+            return super().seek(offset, whence)
+        except KeyboardInterrupt:
+            self.interrupted = True
+            return self.raw.seek(offset, whence)
 
     def raise_interrupt(self) -> None:
         """Raises KeyboardInterrupt if one came while PyAV wrote."""
