@@ -111,6 +111,8 @@ def _score(video: Video, reader: VideoReader, plan: Plan, outcome: Outcome, repo
         for scored in found:
             scores = content["windows"][window_name(scored.take.start, scored.take.stop)]["scores"]
             for name, result in scored.outcomes.items():
+                if name in reasons:  # asked along for a score derived from it; what stands there was settled above
+                    continue
                 scores[name] = entry(result, keys.get(name, ""), facts.fps) | {"made": made.get(name)}
                 outcome.scored += "value" in scores[name]
                 if isinstance(result, Skip):

@@ -3,6 +3,7 @@
 irope bench cpu            the generator on one core: latent frames per second, cost of a block over an hour, memory
 irope bench score          scoring on one core: frames per second of the embedded scorers, peak memory
 irope bench score --stock  also subject and background consistency against the stock vbench package (random weights)
+irope bench distortions    what noise, blur, freezing, looping, cuts, ... do to each scorer that needs no download
 """
 
 from __future__ import annotations

@@ -126,6 +126,21 @@ def test_a_scorer_that_cannot_run_says_why_and_keeps_what_it_once_found(
     assert "value" in on_disk(tmp_path, "a")["windows"]["0-20"]["scores"]["temporal_flickering"]
 
 
+def test_a_number_is_kept_although_a_score_derived_from_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_exact(tmp_path / "a.mkv", moving(20))
+    imaging = {"imaging": make_scorer("imaging")}
+    score_video(only(tmp_path), plan(tmp_path, scorers=imaging))
+    monkeypatch.setattr(type(imaging["imaging"]), "unavailable", lambda self: "its weights are missing")
+    both = imaging | {"imaging_drift": make_scorer("imaging_drift", {"of_score": "imaging"})}
+    outcome = score_video(only(tmp_path), plan(tmp_path, scorers=both))
+    scores = on_disk(tmp_path, "a")["windows"]["0-20"]["scores"]
+    assert "value" in scores["imaging"]
+    assert scores["imaging_drift"]["skipped"] == "imaging was skipped: its weights are missing"
+    assert set(outcome.skipped) == {"imaging", "imaging_drift"}
+
+
 def test_a_bad_file_is_a_problem_of_its_own(tmp_path: Path):
     (tmp_path / "empty.mp4").write_bytes(b"")
     (tmp_path / "text.mp4").write_text("not a video\n" * 100)
