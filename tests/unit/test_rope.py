@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from irope import rope
+from tests.diffusers_kit import import_diffusers
 
 DIMS = (44, 42, 42)
 GRID = (3, 4)
@@ -52,7 +53,7 @@ def test_against_complex_numbers_one_by_one(index):
 
 @pytest.mark.parametrize("head_dim", [128, 32])
 def test_against_diffusers(head_dim):
-    wan = pytest.importorskip("diffusers.models.transformers.transformer_wan")
+    wan = import_diffusers("diffusers.models.transformers.transformer_wan")
     cos, sin = wan.WanRotaryPosEmbed(head_dim, (1, 2, 2), 1024)(torch.zeros(1, 4, 7, 6, 8))
     ours = rope.rope_cos_sin(range(7), GRID, rope.split_head_dim(head_dim))
     assert ours[0].dtype == ours[1].dtype == torch.float32

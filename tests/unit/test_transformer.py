@@ -10,6 +10,7 @@ from torch import Tensor
 
 from irope import rope
 from irope.transformer import CausalWanTransformer, RMSNorm, WanConfig, attention
+from tests.diffusers_kit import import_diffusers
 
 CONFIG = WanConfig(dim=48, ffn_dim=80, num_heads=2, num_layers=3, in_dim=4, out_dim=4, text_dim=20, freq_dim=32)
 ROWS, COLUMNS = 2, 3
@@ -63,7 +64,7 @@ def ours() -> CausalWanTransformer:
 
 @pytest.fixture(scope="module")
 def theirs(ours):
-    diffusers = pytest.importorskip("diffusers")
+    diffusers = import_diffusers()
     model = diffusers.WanTransformer3DModel(
         patch_size=CONFIG.patch_size,
         num_attention_heads=CONFIG.num_heads,
