@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +50,20 @@ def load_frame(folder: Path) -> pd.DataFrame:
         content = read_scores(file)
         if content is not None:
             records[content["video"]["name"]] = content["video"].get("record")
-            rows += _rows(content)
+            rows += rows_of(content)
     if not rows:
         raise UserError(f"{folder}: no scores; run: irope score {folder.parent if folder.name == 'scores' else folder}")
+    return checked_frame(rows, records)
+
+
+def checked_frame(rows: Sequence[dict[str, Any]], records: Mapping[str, Any], more: Sequence[str] = ()) -> pd.DataFrame:
+    """Rows of score files as one table with the columns `COLUMNS` and ``more``.
+
+    Raises:
+        MixedError: as `load_frame`.
+    """
     _refuse_mixtures(rows)
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame(rows, columns=[*COLUMNS, *more])
     _refuse_doubles(frame, records)
     return frame
 
@@ -64,7 +73,8 @@ def length_name(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds >= 3 else f"{seconds:.1f} s"
 
 
-def _rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def rows_of(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The values of one score file, with ``real_seconds``, the window's length, and ``made`` besides `COLUMNS`."""
     video = content["video"]
     for window, scored in content["windows"].items():
         start, stop = map(int, window.split("-"))
@@ -73,6 +83,7 @@ def _rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "protocol": content["protocol"]["name"],
                 "model": video["model"] or "",
                 "length": length_name((stop - start) / video["fps"]),
+                "real_seconds": (stop - start) / video["fps"],
                 "method": video["method"],
                 "prompt": video["prompt"],
                 "seed": video["seed"],
@@ -86,7 +97,7 @@ def _rows(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _refuse_mixtures(rows: list[dict[str, Any]]) -> None:
+def _refuse_mixtures(rows: Sequence[dict[str, Any]]) -> None:
     """Numbers of other settings, weights or precision never share a column."""
     first: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
@@ -101,7 +112,7 @@ def _refuse_mixtures(rows: list[dict[str, Any]]) -> None:
             )
 
 
-def _refuse_doubles(frame: pd.DataFrame, records: dict[str, Any]) -> None:
+def _refuse_doubles(frame: pd.DataFrame, records: Mapping[str, Any]) -> None:
     same = ["protocol", "model", "length", "method", "prompt", "seed", "metric"]
     doubled = frame[frame.duplicated(same, keep=False)]
     if doubled.empty:
