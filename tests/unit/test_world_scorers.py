@@ -111,6 +111,8 @@ def test_a_switch_that_never_comes_is_censored_at_the_end_of_its_segment():
     spans = (Span(0, 100, LEFT), Span(100, 220, RIGHT), Span(220, 340, SQUARE))
     found = score(video, *spans, name="switch_latency")
     assert (found.value, found.extra["censored"], found.terms) == (5, 0.5, 2)
+    each = {name: found.extra[name] for name in ("blocks_1", "censored_1", "blocks_2", "censored_2")}
+    assert each == {"blocks_1": 10, "censored_1": 1, "blocks_2": 0, "censored_2": 0}
 
 
 def test_a_flash_of_the_new_prompt_is_not_yet_the_switch():

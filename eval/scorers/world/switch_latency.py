@@ -25,7 +25,9 @@ class SwitchLatency(WorldScorer):
     Only what the switch changes counts: the attributes that both prompts name and that differ. A block is won by the
     new prompt when it shows more of them, as the new prompt has them, than as the old one had; the switch is done at
     the first of ``hold`` blocks in a row that are won. A switch that is never done counts with all blocks of its
-    segment, and the share of those is ``censored``. The value is the mean over the switches, cuts included.
+    segment, and the share of those is ``censored``. The value is the mean over the switches, cuts included;
+    ``blocks_1`` is the count of the switch that begins segment 1 (the second one) of the window and ``censored_1``
+    whether it was never done, and so on.
 
     Attributes:
         block: pixel frames of a block, counted from the switch.
@@ -43,18 +45,20 @@ class SwitchLatency(WorldScorer):
     source: ClassVar[str] = "irope.world.tracker"
 
     def measure(self, tracked: Track, take: Take, scenes: tuple[Scene, ...]) -> Measurement:
-        done = [
-            self._until(tracked, old, new, span)
-            for (old, new), span in zip(pairwise(scenes), take.spans[1:], strict=True)
+        done = {
+            number: self._until(tracked, old, new, span)
+            for number, ((old, new), span) in enumerate(zip(pairwise(scenes), take.spans[1:], strict=True), 1)
             if changed(old, new)
-        ]
+        }
         if len(scenes) < 2:
             raise Skip("the video has one prompt")
         if not done:
             raise Skip("no prompt switch changes anything that both prompts name")
-        blocks = float(np.mean([count for count, _ in done]))
-        censored = float(np.mean([not won for _, won in done]))
+        blocks = float(np.mean([count for count, _ in done.values()]))
+        censored = float(np.mean([not won for _, won in done.values()]))
         extra = {"frames": blocks * self.block, "censored": censored}
+        for number, (count, won) in done.items():
+            extra |= {f"blocks_{number}": float(count), f"censored_{number}": float(not won)}
         notes = ("censored switches count with the blocks of their segment: a lower bound",) if censored else ()
         return Measurement(blocks, len(done), None, extra, notes)
 
