@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
-
 from eval.protocol import Protocol, Whole
 from eval.registry import AnyScorer, ScorerError, make_scorer
 from eval.score import Plan
 from eval.scorer import Runtime
 from eval.vbench_long import Clips
-from irope.config import Choice, ConfigError
+from irope.config import Choice, ConfigError, Settings
 from irope.settings import check_settings
 
 PROTOCOLS: dict[str, type[Protocol]] = {kind.kind: kind for kind in (Whole, Clips)}
 
 
-def plan_from(config: DictConfig, folder: Path, device: str) -> Plan:
+def plan_from(config: Settings, folder: Path, device: str) -> Plan:
     """How the configuration wants videos scored; ``folder`` takes the score files.
 
     Raises:
@@ -41,19 +39,18 @@ def plan_from(config: DictConfig, folder: Path, device: str) -> Plan:
     )
 
 
-def _mapping(config: DictConfig, key: str) -> dict[str, Any]:
+def _mapping(config: Settings, key: str) -> dict[str, Any]:
     value = Choice(config, key).value()
-    if not isinstance(value, DictConfig):
+    if not isinstance(value, dict):
         raise ConfigError(f"{key}={value}: expected a mapping")
-    found = OmegaConf.to_container(value, resolve=True)
-    return {str(name): setting for name, setting in dict(found).items()}  # type: ignore[arg-type]
+    return {str(name): setting for name, setting in value.items()}
 
 
-def _scorers(config: DictConfig) -> Mapping[str, AnyScorer]:
+def _scorers(config: Settings) -> Mapping[str, AnyScorer]:
     """The protocol's scorers, or those of them, or others, that ``score.scorers`` names."""
     offered = _mapping(config, "score.protocol.scorers")
     wanted = Choice(config, "score.scorers").value()
-    if wanted is not None and not isinstance(wanted, ListConfig):
+    if wanted is not None and not isinstance(wanted, list):
         raise ConfigError(f"score.scorers={wanted}: expected a list, for example [imaging,flicker], or null")
     try:
         return {str(name): make_scorer(str(name), offered.get(str(name)) or {}) for name in wanted or offered}
@@ -61,9 +58,9 @@ def _scorers(config: DictConfig) -> Mapping[str, AnyScorer]:
         raise ScorerError(f"score.scorers: {error}") from error
 
 
-def _windows(config: DictConfig) -> tuple[float, ...]:
+def _windows(config: Settings) -> tuple[float, ...]:
     value = Choice(config, "score.windows").value()
-    seconds = list(value) if isinstance(value, ListConfig) else [] if value is None else [value]
+    seconds = value if isinstance(value, list) else [] if value is None else [value]
     for number in seconds:
         if not isinstance(number, (int, float)) or isinstance(number, bool) or number <= 0:
             raise ConfigError(f"score.windows={value}: expected seconds, for example [5,60], or null")

@@ -16,7 +16,6 @@ from eval.scorer import Derived, Runtime, Skip, Take, VideoFacts
 from eval.scores import (
     ScoreFileError,
     entry,
-    file_digest,
     read_scores,
     score_key,
     score_path,
@@ -25,6 +24,7 @@ from eval.scores import (
 )
 from eval.videos import Problem, Video
 from irope.errors import UserError
+from irope.identity import file_digest
 from irope.provenance import environment
 from irope.script import Clock
 

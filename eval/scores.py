@@ -7,7 +7,6 @@ A value whose key is not the wanted one counts as missing.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -30,12 +29,6 @@ CURVE_SECONDS = 1.0
 
 class ScoreFileError(UserError, ValueError):
     """A score file cannot be read; names the file and what to do."""
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def score_path(folder: Path, protocol: str, name: str) -> Path:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import conf
@@ -24,7 +24,12 @@ from irope.script import Clock, CutMark, PromptScript, Rounding, Timeline, load_
 from irope.settings import hint
 
 CONF = Path(conf.__file__).parent
-GROUPS = ("model", "method", "prompts", "protocol")
+GROUPS = ("model", "method", "prompts", "protocol", "experiment", "launcher")
+ALIASES = {"policy": "method"}
+"""``policy=x`` is ``method=x``: every policy is a method of its own name."""
+
+Settings: TypeAlias = "Mapping[str, Any]"
+"""A resolved configuration: nested plain dicts and lists."""
 
 
 class ConfigError(UserError, ValueError):
@@ -82,13 +87,13 @@ def quote(override: str) -> str:
     return f'{match[1]}="{escaped}"'
 
 
-def load(overrides: Sequence[str]) -> DictConfig:
-    """Compose the configuration from Hydra overrides.
+def load(overrides: Sequence[str]) -> Settings:
+    """Compose and resolve the configuration from Hydra overrides.
 
     Raises:
         ConfigError: an unknown group option or key (with the nearest one), or an override that cannot be parsed.
     """
-    overrides = [quote(override) for override in overrides]
+    overrides = [quote(_group(override)) for override in overrides]
     groups: list[str] = []
     for override in overrides:
         key, equals, value = override.lstrip("+~").partition("=")
@@ -96,6 +101,8 @@ def load(overrides: Sequence[str]) -> DictConfig:
             raise ConfigError(f"{override!r} is not an override; write key=value, for example method=infinity_rope")
         if key in GROUPS:
             if value not in group_options(key):
+                if "," in value or "(" in value:
+                    raise ConfigError(f"{key}={value}: several values are a sweep; give -m: irope run -m {key}={value}")
                 raise ConfigError(f"{key}={value}: unknown {key}{hint(value, group_options(key))}")
             groups.append(override)
     known = list(_leaves(_compose(groups)))
@@ -103,7 +110,16 @@ def load(overrides: Sequence[str]) -> DictConfig:
         key = override.partition("=")[0]
         if key not in GROUPS and key not in known and not key.startswith("+"):
             raise ConfigError(f"unknown key {key!r}{_near_key(key, known)}")
-    return _compose(overrides)
+    try:
+        found = OmegaConf.to_container(_compose(overrides), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'a value'}: {_first_lines(error)}") from error
+    return found  # type: ignore[return-value]
+
+
+def _group(override: str) -> str:
+    key, equals, value = override.partition("=")
+    return f"{ALIASES[key]}{equals}{value}" if key in ALIASES else override
 
 
 def _near_key(key: str, known: list[str]) -> str:
@@ -116,17 +132,16 @@ def _near_key(key: str, known: list[str]) -> str:
     return hint(key, siblings or [name for name in known if "." not in name])
 
 
-def policy_from(config: DictConfig) -> CachePolicy:
+def policy_from(config: Settings) -> CachePolicy:
     """The cache policy of ``video.method``.
 
     Raises:
         PolicyError: naming the configuration key at fault.
     """
-    values = OmegaConf.to_container(config.video.method.policy, resolve=True)
-    assert isinstance(values, dict)
-    settings = {str(key): value for key, value in values.items() if key != "name"}
+    values = config["video"]["method"]["policy"]
+    settings = {key: value for key, value in values.items() if key != "name"}
     try:
-        return make_policy(str(values["name"]), settings)
+        return make_policy(values["name"], settings)
     except PolicyError as error:
         raise PolicyError(f"video.method.policy: {error}") from error
 
@@ -135,17 +150,17 @@ def policy_from(config: DictConfig) -> CachePolicy:
 class Choice:
     """Read ``key`` of a configuration as one type, with the key named in the error."""
 
-    config: DictConfig
+    config: Settings
     key: str
 
     def _fail(self, value: Any, expected: str) -> ConfigError:
         return ConfigError(f"{self.key}={value}: expected {expected}")
 
     def value(self) -> Any:
-        try:
-            return OmegaConf.select(self.config, self.key)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{self.key}: {_first_lines(error)}") from error
+        found: Any = self.config
+        for name in self.key.split("."):
+            found = found[name]
+        return found
 
     def integer(self, least: int, most: int | None = None) -> int:
         value = self.value()
@@ -179,7 +194,7 @@ class Choice:
         value = self.value()
         if value is None:
             return None
-        steps = tuple(value) if isinstance(value, ListConfig) else ()
+        steps = tuple(value) if isinstance(value, list) else ()
         numbers = all(isinstance(step, (int, float)) and 0 < step <= 1000 for step in steps)
         if not steps or not numbers or list(steps) != sorted(set(steps), reverse=True):
             raise self._fail(value, "falling numbers within (0, 1000], for example [1000,750,500,250], or null")
@@ -190,7 +205,7 @@ class Choice:
         return None if value is None else str(value)
 
 
-def scripts_from(config: DictConfig) -> tuple[PromptScript, ...]:
+def scripts_from(config: Settings) -> tuple[PromptScript, ...]:
     """The prompt scripts of ``prompt``, ``video.prompts.file`` or the chosen prompt set.
 
     Raises:
@@ -201,17 +216,14 @@ def scripts_from(config: DictConfig) -> tuple[PromptScript, ...]:
         return load_prompts(text, cut_mark)
     if (file := Choice(config, "video.prompts.file").text()) is not None:
         return load_prompts(Path(file), cut_mark)
-    scripts = config.video.prompts.scripts
-    if not isinstance(scripts, ListConfig) or not scripts:
+    scripts = Choice(config, "video.prompts.scripts").value()
+    if not isinstance(scripts, list) or not scripts:
         raise ConfigError("video.prompts.scripts is empty; give prompt=..., video.prompts.file=... or prompts=demo")
-    lines = [
-        json.dumps(OmegaConf.to_container(line), ensure_ascii=False) if OmegaConf.is_config(line) else str(line)
-        for line in scripts
-    ]
+    lines = [json.dumps(line, ensure_ascii=False) if isinstance(line, dict) else str(line) for line in scripts]
     return load_prompts("\n".join(lines), cut_mark)
 
 
-def timeline_of(script: PromptScript, config: DictConfig, clock: Clock, horizon: int) -> Timeline:
+def timeline_of(script: PromptScript, config: Settings, clock: Clock, horizon: int) -> Timeline:
     """Blocks of one script; without any duration a video has the model's native length, ``horizon`` latent frames."""
     seconds, latents = Choice(config, "video.duration").seconds(), Choice(config, "video.latents").value()
     if latents is not None:

@@ -3,3 +3,7 @@
 
 class UserError(Exception):
     """What is wrong, where (configuration key, file, line), the nearest valid value, and what to run."""
+
+
+class WeightsError(UserError, ValueError):
+    """Weights are missing, unreadable, or made for another model."""

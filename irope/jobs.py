@@ -1,23 +1,24 @@
-"""From a configuration to the videos it asks for: one `VideoJob` per prompt script, with its key and its place."""
+"""From configurations to the videos they ask for: one `VideoJob` per prompt script and seed, with its key and place."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from omegaconf import DictConfig, OmegaConf
-
-from irope.config import Choice, policy_from, scripts_from, timeline_of
-from irope.generator import Generator
-from irope.identity import config_key
+from irope.config import Choice, Settings, policy_from, scripts_from, timeline_of
+from irope.identity import canonical_json, key_of_parts
+from irope.model_card import ModelCard, card_from
 from irope.policy import CachePolicy
 from irope.sampler import Sampler
 from irope.script import PromptScript, Timeline
 
 RECORD = 1
 """Version of what a key stands for; raised when the same configuration would give other frames."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class FileOptions:
     subtitles: bool
 
 
-@dataclass(frozen=True)
-class VideoJob:
+class VideoJob(NamedTuple):
     """One video to make.
 
     Attributes:
@@ -40,7 +40,7 @@ class VideoJob:
     """
 
     key: str
-    record: dict[str, Any]
+    record: Mapping[str, Any]
     stem: Path
     script: PromptScript
     timeline: Timeline
@@ -48,15 +48,19 @@ class VideoJob:
     sampler: Sampler
     seed: int
     file: FileOptions
-    config: dict[str, Any]
+    config: Settings
 
     @property
     def sidecar(self) -> Path:
         return self.stem.with_name(self.stem.name + ".json")
 
     @property
+    def video(self) -> Path:
+        return self.stem.with_name(self.stem.name + ".mp4")
+
+    @property
     def done(self) -> bool:
-        """The sidecar, written last, is there with this key, and so are the files it names."""
+        """The sidecar, written last, is there with this key, and so are the files it names, whole."""
         try:
             facts = json.loads(self.sidecar.read_text())
             files = [self.stem.with_name(name) for name in facts["files"].values() if name is not None]
@@ -65,38 +69,109 @@ class VideoJob:
             return False
 
 
-def jobs_from(config: DictConfig, generator: Generator) -> list[VideoJob]:
-    """Every video the configuration asks for.
+class _Part(NamedTuple):
+    """A part of a record, as it is and as the canonical JSON that goes into the key."""
 
-    Raises:
-        UserError: of any kind, before anything is generated.
+    value: Any
+    text: str
+
+    @classmethod
+    def of(cls, value: Any) -> _Part:
+        return cls(value, canonical_json(value))
+
+
+class JobMaker:
+    """Makes the jobs of many configurations; what those share (by identity of their subtrees) is worked out once.
+
+    A plan of 100,000 videos takes seconds because of it.
     """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+
+    def jobs(self, config: Settings, seeds: Sequence[int] | None = None) -> Iterator[VideoJob]:
+        """Every video the configuration asks for, with each of ``seeds`` instead of ``video.seed`` if given.
+
+        Raises:
+            UserError: of any kind; nothing is generated here.
+        """
+        video = config["video"]
+        card = self._once("card", [video["model"]], lambda: card_from(config))
+        policy, policy_part, sampler, steps_part = self._once(
+            "method", [video["method"], card], lambda: _method(config, card)
+        )
+        file, model_part = self._once("model", [video["model"], video["file"]], lambda: _files(config, card))
+        timed = self._once(
+            "prompts",
+            [video["prompts"], card],
+            lambda: _timed(config, card),
+            *(str(video[name]) for name in ("prompt", "duration", "latents", "cut_mark", "rounding")),
+        )
+        for latents in {timeline.latents for _, timeline, _, _ in timed}:
+            policy.check(card.clock.block, latents, card.horizon)
+        folder = Path(config["sys"]["out"]) / str(video["method"]["name"])
+        version = _Part(RECORD, str(RECORD))
+        for seed in seeds if seeds is not None else (Choice(config, "video.seed").integer(0),):
+            whole = config if seed == video["seed"] else {**config, "seed": seed, "video": {**video, "seed": seed}}
+            for script, timeline, timeline_part, noise_key in timed:
+                noise = _Part({"seed": seed, "key": script.noise_key}, f'{{"key":{noise_key},"seed":{seed}}}')
+                parts = {
+                    "version": version,
+                    "model": model_part,
+                    "policy": policy_part,
+                    "timesteps": steps_part,
+                    "timeline": timeline_part,
+                    "noise": noise,
+                    "file": self._file_part(file, timeline),
+                }
+                key = key_of_parts({name: part.text for name, part in parts.items()})
+                record = {name: part.value for name, part in parts.items()}
+                stem = folder / f"{script.id}-seed{seed}-{key[:8]}"
+                yield VideoJob(key, record, stem, script, timeline, policy, sampler, seed, file, whole)
+
+    def _file_part(self, file: FileOptions, timeline: Timeline) -> _Part:
+        def make() -> _Part:
+            text = [segment.subtitle for segment in timeline.segments] if file.subtitles else None
+            return _Part.of(asdict(file) | {"text": text})
+
+        return self._once("file", [file, timeline], make)
+
+    def _once(self, what: str, of: Sequence[Any], make: Callable[[], T], *more: Any) -> T:
+        """``make()``, remembered by the identity of the objects ``of``, which are kept alive with the result."""
+        key = (what, *map(id, of), *more)
+        if key not in self._known:
+            self._known[key] = (of, make())
+        found: T = self._known[key][1]
+        return found
+
+
+def jobs_from(config: Settings) -> list[VideoJob]:
+    """Every video one configuration asks for. Raises as `JobMaker.jobs`."""
+    return list(JobMaker().jobs(config))
+
+
+def _method(config: Settings, card: ModelCard) -> tuple[CachePolicy, _Part, Sampler, _Part]:
     policy = policy_from(config)
-    sampler = Sampler.from_nominal(Choice(config, "video.method.steps").steps() or generator.steps, generator.shift)
-    seed = Choice(config, "video.seed").integer(0)
+    sampler = Sampler.from_nominal(Choice(config, "video.method.steps").steps() or card.steps, card.shift)
+    return policy, _Part.of({"name": policy.name, **vars(policy)}), sampler, _Part.of(list(sampler.timesteps))
+
+
+def _files(config: Settings, card: ModelCard) -> tuple[FileOptions, _Part]:
     file = FileOptions(
         scale=Choice(config, "video.model.scale").integer(1, 64),
         lossless=Choice(config, "video.model.lossless").flag(),
         subtitles=Choice(config, "video.file.subtitles").flag(),
     )
-    folder = Path(str(Choice(config, "sys.out").text())) / str(config.video.method.name)
-    whole: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    jobs = []
+    dtype = str(config["video"]["model"]["dtype"])
+    return file, _Part.of({"name": card.name, "weights": card.digest, "dtype": dtype})
+
+
+def _timed(config: Settings, card: ModelCard) -> list[tuple[PromptScript, Timeline, _Part, str]]:
+    """Every script with its timeline, and the canonical JSON of its noise key."""
+    found = []
     for script in scripts_from(config):
-        timeline = timeline_of(script, config, generator.clock, generator.horizon)
+        timeline = timeline_of(script, config, card.clock, card.horizon)
         for segment in timeline.segments:
-            generator.check_prompt(segment.prompt)
-        policy.check(generator.clock.block, timeline.latents, generator.horizon)
-        record = {
-            "version": RECORD,
-            "model": {"name": generator.name, "weights": generator.digest, "dtype": str(config.video.model.dtype)},
-            "policy": {"name": policy.name, **asdict(policy)},
-            "timesteps": list(sampler.timesteps),
-            "timeline": timeline.canonical(),
-            "noise": {"seed": seed, "key": script.noise_key},
-            "file": asdict(file) | {"text": [s.subtitle for s in timeline.segments] if file.subtitles else None},
-        }
-        key = config_key(record)
-        stem = folder / f"{script.id}-seed{seed}-{key[:8]}"
-        jobs.append(VideoJob(key, record, stem, script, timeline, policy, sampler, seed, file, whole))
-    return jobs
+            card.check_prompt(segment.prompt)
+        found.append((script, timeline, _Part.of(timeline.canonical()), canonical_json(script.noise_key)))
+    return found

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor  # plans are made without it: importing torch takes a second
 
 TABLE = 1000
 
 
-def sigma_table(shift: float) -> Tensor:
+@cache
+def sigma_table(shift: float) -> NDArray[np.float32]:
     """sigma_i = shift*u / (1 + (shift-1)*u) with u = 1 - i/1000, i = 0..999; float32 [1000]. t_i = 1000 * sigma_i."""
-    u = 1 - torch.arange(TABLE, dtype=torch.float64) / TABLE
-    return (shift * u / (1 + (shift - 1) * u)).float()
+    u = 1 - np.arange(TABLE, dtype=np.float64) / TABLE
+    table = (shift * u / (1 + (shift - 1) * u)).astype(np.float32)
+    table.flags.writeable = False
+    return table
 
 
 @dataclass(frozen=True)
@@ -49,8 +57,8 @@ class Sampler:
     def from_timesteps(cls, timesteps: Sequence[float], shift: float) -> Sampler:
         """Steps given as timesteps; sigma is that of the nearest timestep in the shifted table."""
         table = sigma_table(shift)
-        t = torch.tensor(list(timesteps), dtype=torch.float32)
-        nearest = (t[:, None] - table * TABLE).abs().argmin(1)
+        t = np.asarray(list(timesteps), dtype=np.float32)
+        nearest = np.abs(t[:, None] - table * np.float32(TABLE)).argmin(1)
         return cls(tuple(t.tolist()), tuple(table[nearest].tolist()))
 
     @property

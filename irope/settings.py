@@ -6,6 +6,7 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
+from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -31,12 +32,17 @@ def check_settings(kind: type[Any], values: Mapping[str, Any], what: str, error:
     Raises:
         error: an unknown field or a value of the wrong type.
     """
-    kinds = {key: hinted for key, hinted in get_type_hints(kind).items() if key in defaults(kind)}
+    kinds = _kinds(kind)
     for key, value in values.items():
         if key not in kinds:
             raise error(f"{what} has no setting {key!r}{hint(key, kinds)}")
         if not _matches(value, kinds[key]):
             raise error(f"{what}: {key}={value!r} is not valid; {_describe(value, kinds[key])}")
+
+
+@cache
+def _kinds(kind: Any) -> dict[str, Any]:
+    return {key: hinted for key, hinted in get_type_hints(kind).items() if key in defaults(kind)}
 
 
 def _matches(value: Any, kind: Any) -> bool:

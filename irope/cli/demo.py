@@ -66,7 +66,7 @@ def run(arguments: Sequence[str]) -> int:
     rows = _work(tasks, max(1, options.workers))
     from irope.cli.demo_report import write_report
 
-    out = Path(str(load(common).sys.out)).parent
+    out = Path(str(load(common)["sys"]["out"])).parent
     order = [part.title for part in PARTS]
     write_report(out, sorted(rows, key=lambda row: order.index(row["part"])), time.perf_counter() - start)
     return 0
@@ -112,7 +112,7 @@ def make(part: str, index: int, overrides: list[str]) -> dict[str, Any]:
     start = time.perf_counter()
     config = load(overrides)
     generator = load_generator(config)
-    job = jobs_from(config, generator)[index]
+    job = jobs_from(config)[index]
     sidecar = generate(job, generator)
     took = time.perf_counter() - start
     path = job.stem.with_name(sidecar["files"]["frames"] or sidecar["files"]["mp4"])

@@ -58,5 +58,5 @@ def _rows(overrides: Sequence[str]) -> tuple[str, str, list[Row]]:
     timeline = timeline_of(script, config, clock, HORIZON)
     run = Run(steps=len(Choice(config, "video.method.steps").steps() or range(4)), block=clock.block, horizon=HORIZON)
     settings = ", ".join(f"{name} {value}" for name, value in vars(policy).items() if value is not None)
-    title = f"{config.video.method.name}: {timeline.seconds(timeline.blocks):g} s, {timeline.blocks} blocks"
+    title = f"{config['video']['method']['name']}: {timeline.seconds(timeline.blocks):g} s, {timeline.blocks} blocks"
     return title, settings, trace(policy, timeline, run)

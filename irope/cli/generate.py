@@ -39,7 +39,7 @@ def run(arguments: Sequence[str]) -> int:
     torch.set_num_threads(Choice(config, "sys.threads").integer(1))
     checkpoint_blocks = Choice(config, "sys.checkpoint_blocks").integer(1)
     generator = load_generator(config)
-    jobs = jobs_from(config, generator)
+    jobs = jobs_from(config)
     for line in rounding_notes(jobs):
         print(line)
     for job in jobs if options.dry_run else ():

@@ -31,7 +31,8 @@ def _tiny(options: argparse.Namespace) -> int:
     import torch
 
     from irope.models.tiny.evaluate import STRETCH, verify_long, verify_tiny
-    from irope.models.tiny.model import load_tiny, weights_path
+    from irope.models.tiny.info import weights_path
+    from irope.models.tiny.model import load_tiny
 
     torch.set_num_threads(1)
     if options.prompts < 1:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
-from pathlib import Path
 
 from torch import Tensor, nn
 
-from irope.errors import UserError
-
-
-class WeightsError(UserError, ValueError):
-    """Weights are missing, unreadable, or made for another model."""
+from irope.errors import WeightsError
 
 
 def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
@@ -33,9 +27,3 @@ def load_strict(module: nn.Module, tensors: Mapping[str, Tensor], where: str) ->
     if extra := sorted(set(tensors) - set(wanted)):
         raise WeightsError(f"{where}: unexpected key {extra[0]!r} ({len(extra)} in all); is it another model's file?")
     module.load_state_dict(dict(tensors))
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

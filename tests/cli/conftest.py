@@ -32,7 +32,8 @@ def irope(tmp_path: Path) -> Irope:
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model file with the embedded model's format and random weights: small, quick, and never shown to anybody."""
     from irope.models.tiny.codec import TinyCodec
-    from irope.models.tiny.model import TinyInfo, save_tiny
+    from irope.models.tiny.info import TinyInfo
+    from irope.models.tiny.model import save_tiny
     from irope.models.tiny.net import TinyNet
     from irope.transformer import WanConfig
 

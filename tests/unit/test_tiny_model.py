@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import save_file
 
 from irope.models.tiny.evaluate import generate, summarize, unseen_scenes, verify_tiny
-from irope.models.tiny.model import WEIGHTS, TinyModel, load_tiny, weights_path
+from irope.models.tiny.info import WEIGHTS, weights_path
+from irope.models.tiny.model import TinyModel, load_tiny
 from irope.models.tiny.sample import roll_out
 from irope.world import Agreement, Scene, agreement, track
 

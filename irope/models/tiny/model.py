@@ -4,48 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from irope.models.checkpoint import WeightsError, load_strict
+from irope.errors import WeightsError
+from irope.models.checkpoint import load_strict
 from irope.models.tiny.codec import TinyCodec
+from irope.models.tiny.info import FORMAT, TinyInfo, read_metadata, weights_path
 from irope.models.tiny.net import TinyNet
 from irope.models.tiny.text import TinyTextEncoder
 from irope.transformer import CausalWanTransformer, WanConfig
-
-FORMAT = "irope-tiny-1"
-WEIGHTS = Path(__file__).parent / "weights"
-SHIPPED = "stable"
-
-
-@dataclass(frozen=True)
-class TinyInfo:
-    """What the weights file says about itself.
-
-    Args:
-        checkpoint: name of the training stage it was saved after.
-        sampler_steps, sampler_shift: nominal timesteps (of 1000) and the shift that warps them.
-        fps, horizon, block: frames a second; latent frames seen in training; latent frames a block.
-        height, width: of a latent frame.
-        recipe: settings of the training run; ``trained_steps`` of it were done, ``recipe_hash`` names it.
-    """
-
-    checkpoint: str
-    recipe: Mapping[str, object]
-    recipe_hash: str
-    trained_steps: int
-    sampler_steps: tuple[int, ...] = (1000, 750, 500, 250)
-    sampler_shift: float = 3.0
-    fps: int = 16
-    horizon: int = 21
-    block: int = 3
-    height: int = 8
-    width: int = 8
 
 
 @dataclass(frozen=True)
@@ -74,15 +47,6 @@ def save_tiny(path: Path, weights: Mapping[str, Tensor], codec: TinyCodec, geome
     part.replace(path)
 
 
-def weights_path(name: str = SHIPPED) -> Path:
-    """The packaged weights file of a checkpoint; raises FileNotFoundError naming those that exist."""
-    path = WEIGHTS / f"{name}.safetensors"
-    if not path.exists():
-        found = ", ".join(sorted(p.stem for p in WEIGHTS.glob("*.safetensors"))) or "none"
-        raise FileNotFoundError(f'no packaged weights "{name}" of the embedded model; there are: {found}')
-    return path
-
-
 def load_tiny(
     path: str | Path | None = None, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32
 ) -> TinyModel:
@@ -97,22 +61,11 @@ def load_tiny(
         WeightsError: the file is damaged or not one of this model; names the key and the shapes at fault.
     """
     path = Path(path) if path is not None else weights_path()
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {path}")
-    try:
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                found = metadata.get("format")
-                raise WeightsError(f"{path} does not hold an embedded model (format {found!r}, not {FORMAT!r})")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except SafetensorError as error:
-        raise WeightsError(f"{path} is no readable safetensors file ({error}); is it complete?") from error
+    metadata, info = read_metadata(path)
+    with safe_open(str(path), "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     try:
         geometry = WanConfig.from_dict(json.loads(metadata["geometry"]))
-        known = {field.name for field in fields(TinyInfo)}
-        facts = {key: value for key, value in json.loads(metadata["info"]).items() if key in known}
-        info = TinyInfo(**{**facts, "sampler_steps": tuple(facts["sampler_steps"])})
         words = tuple(json.loads(metadata["words"]))
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its metadata is damaged ({error!r})") from error

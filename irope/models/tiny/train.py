@@ -26,7 +26,8 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from irope.models.tiny.data import Batch, fit_codec, make_batch
-from irope.models.tiny.model import TinyInfo, save_tiny
+from irope.models.tiny.info import TinyInfo
+from irope.models.tiny.model import save_tiny
 from irope.models.tiny.muon import MuonAdam
 from irope.models.tiny.net import TINY_WAN, TinyNet, initialize
 from irope.models.tiny.stages import SHIPPED_STAGES, Stage
