@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import conf
 from irope.errors import UserError
 from irope.policy import CachePolicy
 from irope.registry import policies, policy_fields
+from irope.script import PromptScript, load_prompts
 from irope.settings import hint
 
 CONF = Path(conf.__file__).parent
@@ -75,6 +77,33 @@ def _file_entry(path: Path) -> Entry:
     return Entry(path.stem, str((values or {}).get("description") or comment))
 
 
+def prompt_entries(folder: Path | None = None) -> list[Entry]:
+    """The prompt sets, with the model that each is written for, the number of its scripts and their length."""
+    found = []
+    for path in sorted((folder or CONF / "prompts").glob("*.yaml")):
+        entry = _file_entry(path)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+        found.append(replace(entry, summary=f"[{_size(values)}] {entry.summary}"))
+    return found
+
+
+def _size(values: Mapping[str, Any]) -> str:
+    """``model=tiny; 20 scripts of 40 s``."""
+    scripts = _scripts(values)
+    lengths = sorted({sum(s.seconds for s in script.segments if s.seconds) for script in scripts})
+    prompts = all(len(script.segments) == 1 for script in scripts)
+    parts = [f"model={values['model']}"] if "model" in values else []
+    parts.append(f"{len(scripts)} {'prompt' if prompts else 'script'}{'s' * (len(scripts) != 1)}")
+    if lengths and lengths[-1]:
+        parts[-1] += f" of {lengths[0]:g} s" if len(lengths) == 1 else f" of {lengths[0]:g} to {lengths[-1]:g} s"
+    return "; ".join(parts)
+
+
+def _scripts(values: Mapping[str, Any]) -> tuple[PromptScript, ...]:
+    lines = values.get("scripts") or []
+    return load_prompts("\n".join(json.dumps(x) if isinstance(x, dict) else str(x) for x in lines)) if lines else ()
+
+
 def method_entries() -> list[Entry]:
     """Every policy is a method of its own name; a file may replace it or add a preset."""
     found = {entry.name: entry for entry in [*policy_entries(), *file_entries(CONF / "method")]}
@@ -85,7 +114,7 @@ KINDS: dict[str, Callable[[], list[Entry]]] = {
     "policies": policy_entries,
     "methods": method_entries,
     "models": lambda: file_entries(CONF / "model"),
-    "prompts": lambda: file_entries(CONF / "prompts"),
+    "prompts": prompt_entries,
 }
 
 
