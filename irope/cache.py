@@ -9,7 +9,7 @@ call, behind them. Pages never move: evicting, flushing and re-indexing change i
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,9 @@ from torch import Tensor
 from irope import rope
 from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Select, TokenScorer
 from irope.transformer import WanConfig, attention
+
+Probe = Callable[[int, Tensor, Tensor], None]
+"""Sees the rotated queries [B, L, N, K] and keys [B, M, N, K] of a layer and takes no part: (layer, queries, keys)."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,7 @@ class KVArena:
         self.slots: dict[PageId, int] = {}
         self.last_queries: dict[int, Tensor] = {}
         self.keep_queries = False
+        self.probe: Probe | None = None
         self._stage_k: list[Tensor] = []
         self._stage_v: list[Tensor] = []
         self._spatial_SP = rope.spatial_angles(shape.grid, config.rope_dims)
@@ -204,6 +208,8 @@ class KVArena:
         keys, values = self._stage_k[layer][:, :end], self._stage_v[layer][:, :end]
         keys[:, self._past :] = k
         values[:, self._past :] = v
+        if self.probe is not None:
+            self.probe(layer, q, keys)
         return attention(q, keys, values)
 
     def _frames(self, x_BLNK: Tensor) -> Tensor:

@@ -84,12 +84,16 @@ def write_json_atomic(path: Path, obj: Any) -> None:
 
     Raises TypeError or ValueError (NaN) for what is not JSON, and OSError, naming the file, if it cannot be written.
     """
-    text = json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    write_atomic(path, (json.dumps(obj, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file, complete and on the disk, or not at all. Makes the folder; OSError names the file."""
     part = path.with_name(f"{path.name}.{os.getpid()}.part")  # other workers may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with part.open("wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)

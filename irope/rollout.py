@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from irope.cache import ArenaShape, KVArena
+from irope.cache import ArenaShape, KVArena, Probe
 from irope.noise import NoiseSource
 from irope.policy import CacheEvent, CachePlan, CachePolicy, Recompute
 from irope.sampler import Sampler, clean, renoise
@@ -39,6 +39,12 @@ class VideoCodec(Protocol):
 
     def encode(self, video_BMCHW: Tensor, /) -> Tensor:
         """Video [B, M, 3, H, W] in [-1, 1] -> latents [B, 1 + (M-1)/4, C, h, w]."""
+
+
+class Watch(Protocol):
+    """Asked before every denoising call, with the plan in force; the probe it returns sees that call's attention."""
+
+    def __call__(self, op: Denoise, plan: CachePlan, /) -> Probe | None: ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Rollout:
         noise: see `irope.noise`; a longer video starts with the noise of a shorter one.
         frame_shape: (channels, height, width) of a latent frame.
         codec: decodes on the way; needed by the ``restart`` schedule, which encodes a pixel frame again.
+        watch: sees attention without changing a frame (`irope.attention_map`).
     """
 
     model: CausalWanTransformer
@@ -87,6 +94,7 @@ class Rollout:
     batch: int = 1
     block: int = 3
     horizon: int = 21
+    watch: Watch | None = None
     arena: KVArena = field(init=False)
 
     def __post_init__(self) -> None:
@@ -151,17 +159,17 @@ class Rollout:
 
     def _denoise(self, op: Denoise) -> None:
         if op.plan is not None:
-            if op.plan.recompute is not None:
-                self.arena.execute_recompute(op.plan, op.segment)
-                self._recompute(op.plan.recompute, op.segment)
-            self.arena.execute(op.plan, op.segment, self.policy.scorer)
+            self._begin(op.plan, op.segment)
         starts = op.frames[:: self.block]
         for number, start in enumerate(starts):
             if start not in self._noisy:
                 self._noisy[start] = self._draw(op.noise_block + number, 0)
         x = torch.cat([self._noisy[start] for start in starts], dim=1)
         levels = [level for level in op.levels for _ in range(self.block)]
+        if self.watch is not None and self._plan is not None:
+            self.arena.probe = self.watch(op, self._plan)
         v = self._forward(x, [self.sampler.timesteps[level] for level in levels], op.segment)
+        self.arena.probe = None
         sigma_F = torch.tensor([self.sampler.sigmas[level] for level in levels], device=x.device)
         x0 = clean(x, v, sigma_F[:, None, None, None])
         for number, (start, level, x0_block) in enumerate(
@@ -173,6 +181,13 @@ class Rollout:
                 self._noisy[start] = renoise(x0_block, eps, self.sampler.sigmas[level + 1])
             else:
                 del self._noisy[start]
+
+    def _begin(self, plan: CachePlan, segment: int) -> None:
+        """Bring the cache to the plan of a new block."""
+        if plan.recompute is not None:
+            self.arena.execute_recompute(plan, segment)
+            self._recompute(plan.recompute, segment)
+        self.arena.execute(plan, segment, self.policy.scorer)
 
     def _draw(self, block: int, step: int) -> Tensor:
         """Noise in the dtype of the model, as the published code draws it."""
