@@ -22,7 +22,7 @@ from irope.world.scene import ACTIONS, COLORS, HUES, PATTERNS, SHAPES, PromptErr
 FILES = sorted((CONF / "prompts").glob("*.yaml"))
 VALUES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES}
 WORLD = sorted(name for name, values in VALUES.items() if values["model"] == "tiny")
-TEXT = sorted(name for name, values in VALUES.items() if values["model"] == "wan")
+TEXT = sorted(name for name, values in VALUES.items() if values["model"] == "wan_1_3b")
 
 
 def scripts(name: str) -> tuple[PromptScript, ...]:
@@ -73,10 +73,10 @@ def test_it_reads_none_of_the_others_and_is_sent_to_the_right_set(name):
             with pytest.raises(PromptError, match="unknown word"):
                 parse_prompt(segment.prompt)
     other = VALUES[name]["twin"]
-    assert wrong_set(VALUES[name], "tiny") == f"; prompts={name} is written for model=wan: take prompts={other}"
-    assert wrong_set(VALUES[name], "wan") == wrong_set(VALUES[other], "tiny") == ""
+    assert wrong_set(VALUES[name], "tiny") == f"; prompts={name} is written for model=wan_1_3b: take prompts={other}"
+    assert wrong_set(VALUES[name], "wan_1_3b") == wrong_set(VALUES[other], "tiny") == ""
     assert wrong_set({**VALUES[name], "file": "mine.txt"}, "tiny") == ""
-    assert "irope list prompts" in wrong_set(VALUES[other], "wan")
+    assert "irope list prompts" in wrong_set(VALUES[other], "wan_1_3b")
 
 
 @pytest.mark.parametrize("name", sorted(set(VALUES) - {"basic", "world_128", "everyday_25"}))
@@ -190,14 +190,14 @@ def test_the_list_shows_model_number_and_length():
     found = {entry.name: entry.summary for entry in entries("prompts")}
     assert found["world_128"].startswith("[model=tiny; 128 prompts] ")
     assert found["world_cuts40"].startswith("[model=tiny; 20 scripts of 40 s] ")
-    assert found["actions"].startswith("[model=wan; 14 scripts of 40 to 60 s] ")
+    assert found["actions"].startswith("[model=wan_1_3b; 14 scripts of 40 to 60 s] ")
 
 
 def test_a_set_written_in_other_ways_is_listed_too(tmp_path):
     (tmp_path / "own.yaml").write_text("scripts:\n- a[5s] | b[2.5s]\ndescription: mine\n")
-    (tmp_path / "void.yaml").write_text("description: from a file\nmodel: wan\n")
+    (tmp_path / "void.yaml").write_text("description: from a file\nmodel: wan_1_3b\n")
     found = [entry.summary for entry in catalog.prompt_entries(tmp_path)]
-    assert found == ["[1 script of 7.5 s] mine", "[model=wan; 0 prompts] from a file"]
+    assert found == ["[1 script of 7.5 s] mine", "[model=wan_1_3b; 0 prompts] from a file"]
 
 
 def test_subtitles_and_texts_with_colons_survive_the_file(tmp_path):
