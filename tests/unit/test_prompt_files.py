@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -303,3 +304,13 @@ def test_more_than_there_are(wanted, message):
     with pytest.raises(SelectionError, match=message) as error:
         select(names(3), **wanted)
     assert isinstance(error.value, UserError)
+
+
+def test_the_examples_of_the_guide_are_read_as_it_says(tmp_path):
+    guide = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:text|json)\n(.*?)```", guide, re.S)
+    found = [read_prompts(write(tmp_path / str(n), block)) for n, block in enumerate(blocks)]
+    assert [one.kind for one in found] == ["list", "vbench", "interactive", "scripts"]
+    assert [len(one.scripts) for one in found] == [2, 2, 1, 2]
+    assert [s.start_block * 0.75 for s in found[2].scripts[0].timeline(seconds=60).segments] == [0, 20.25, 39.75]
+    assert f"`{readable_id([Segment('a fox on ice')])}`" in guide

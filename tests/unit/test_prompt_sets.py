@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ from irope.policy import CacheEvent
 from irope.prompt_files import wrong_set
 from irope.script import CLOCK, PromptScript, load_prompts
 from irope.world.prompt_sets import PromptSet, Shot, prompt_sets, write
-from irope.world.scene import ACTIONS, COLORS, HUES, PATTERNS, SHAPES, PromptError, Scene, parse_prompt
+from irope.world.scene import ACTIONS, COLORS, HUES, PATTERNS, SHAPES, PromptError, Scene, parse_prompt, vocabulary
 
 FILES = sorted((CONF / "prompts").glob("*.yaml"))
 VALUES = {path.stem: yaml.safe_load(path.read_text(encoding="utf-8")) for path in FILES}
@@ -211,3 +212,15 @@ def test_subtitles_and_texts_with_colons_survive_the_file(tmp_path):
         (3, False, shots[0].subtitle),
         (4.5, True, None),
     ]
+
+
+def test_the_guide_lists_every_set():
+    guide = (Path(__file__).parents[2] / "docs" / "prompts.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (embedded|1\.3B) \| (\d+)( of [^|]*?)? \|", guide, re.M)
+    assert {name: (model, int(n)) for name, model, n, _ in rows} == {
+        name: ("embedded" if name in WORLD else "1.3B", len(VALUES[name]["scripts"])) for name in VALUES
+    }
+    listed = {entry.name: entry.summary for entry in entries("prompts")}
+    for name, _, _, length in rows:
+        assert length.replace(" or ", " to ") + "]" in listed[name]
+    assert f"knows {len(vocabulary())} words" in guide
