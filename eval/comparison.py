@@ -11,7 +11,7 @@ import pandas as pd
 from eval.frame import ordered_metrics
 from eval.paired import Comparison, compare
 from eval.stats import Interval
-from eval.table import better, caption, is_rate, summarise
+from eval.table import better, caption, is_rate, samples_of, summarise, with_overall
 from irope.errors import UserError
 from irope.settings import hint
 
@@ -58,23 +58,26 @@ class Group:
             }
 
 
-def comparisons(frame: pd.DataFrame, a: str, b: str, seed: int = 0) -> list[Group]:
-    """A against B at every length and protocol that both were scored at.
+def comparisons(frame: pd.DataFrame, a: str, b: str, seed: int = 0, *, strict: bool = True) -> list[Group]:
+    """A against B at every length and protocol that both were scored at, the combined scores included.
 
     Metrics that rank nothing, such as motion, are left to the table.
 
     Raises:
-        UserError: a method was not scored, or the two have no length in common.
+        UserError: a method was not scored, or the two have no length in common; without ``strict`` that is no error.
     """
     known = sorted(set(frame["method"]))
     for name in (a, b):
-        if name not in known:
+        if strict and name not in known:
             raise UserError(f"no scores of method {name!r}{hint(name, known)}")
+    frame = with_overall(frame[frame["method"].isin([a, b])])
     groups = []
     for (protocol, model, length), at in frame.groupby(["protocol", "model", "length"], sort=False):
         of_a, of_b = at[at["method"] == a], at[at["method"] == b]
         metrics = [m for m in ordered_metrics(at) if better(m) is not None]
-        sides = [{m: _samples(of, m) for m in metrics if (of["metric"] == m).any()} for of in (of_a, of_b)]
+        sides = [
+            {m: samples_of(of[of["metric"] == m]) for m in metrics if (of["metric"] == m).any()} for of in (of_a, of_b)
+        ]
         lower = [m for m in metrics if better(m) == "lower"]
         rates = [m for m in metrics if is_rate(m, at[at["metric"] == m]["value"])]
         found = compare(*sides, lower_is_better=lower, rates=rates, seed=seed)
@@ -89,11 +92,6 @@ def comparisons(frame: pd.DataFrame, a: str, b: str, seed: int = 0) -> list[Grou
         }
         if rows:
             groups.append(Group(str(protocol), str(model), str(length), a, b, rows))
-    if not groups:
+    if strict and not groups:
         raise UserError(f"{a} and {b} have no prompt of the same length in common")
     return groups
-
-
-def _samples(frame: pd.DataFrame, metric: str) -> dict[tuple[str, int], float]:
-    values = frame[frame["metric"] == metric]
-    return {(p, s): v for p, s, v in zip(values["prompt"], values["seed"], values["value"], strict=True)}

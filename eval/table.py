@@ -1,52 +1,113 @@
-"""Tables of scores: one for each protocol and model; a row for each method and length, an interval in each cell."""
+"""Tables of scores: one for each protocol and model; a row for each length and method, an interval in each cell."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from eval.companions import WON_BY_STILLNESS, companion_of
 from eval.frame import ordered_metrics, title
-from eval.overall import QUALITY, combined
+from eval.overall import QUALITY, STILL, combined
+from eval.paired import Comparison
 from eval.registry import scorers
 from eval.stats import Interval, mean_interval, rate_interval
+
+if TYPE_CHECKING:
+    from eval.table_published import Published
 
 Aggregate = Literal["stock", "videos", "frames", "clips"]
 """How videos are averaged. ``stock``: as VBench in one process, by frames for the consistencies, by videos else."""
 
 OVERALL = {"quality": "Overall", "overall_without_dynamic": "Overall without dynamic degree"}
+_NEEDS = {"quality": QUALITY, "overall_without_dynamic": STILL}
+NOTHING = Interval(float("nan"), float("nan"), float("nan"), 0, 0, "no values", 0, "no video has a score")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table; ``best`` of its column among the methods of one length."""
+    """One number of a table.
 
-    interval: Interval
+    Attributes:
+        best: of its column among the rows of one length, all of which rest on the same prompts and seeds.
+        published: what a paper prints for it; never mixed with ours.
+        against: this row against the reference row of the table, paired.
+    """
+
+    interval: Interval = NOTHING
     best: bool = False
+    published: Published | None = None
+    against: Comparison | None = None
 
-    def text(self, digits: int) -> str:
-        return self.interval.text(digits)
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        length: as shown (``60 s``); ``seconds`` is its number, None where videos are as long as their scripts.
+        label: the method's name, for an experiment the cell's, which tells it from every other row of the length.
+        method: the method that ``label`` is a variant of; ``axes`` says which.
+        planned: videos that the experiment asks for; None where nobody asked.
+    """
+
+    length: str
+    label: str
+    method: str
+    axes: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float | None = None
+    planned: int | None = None
+    cells: Mapping[str, Cell] = field(default_factory=dict)
+
+    @property
+    def n(self) -> int:
+        """Videos behind the row: as many as behind its fullest cell."""
+        return max((cell.interval.n for cell in self.cells.values()), default=0)
 
 
 @dataclass(frozen=True)
 class Table:
-    """Scores of one protocol and model: ``rows`` is (length, method) -> metric -> cell."""
+    """Scores of one protocol and model.
+
+    Attributes:
+        axes: what varies besides method and length, a column each.
+        name, sample: experiment and its prompts and seeds, for the caption; empty for a folder of videos.
+        short: headings to use instead of ours, metric -> heading.
+        reference: label that the rows are compared with, if any.
+    """
 
     protocol: str
     model: str
     aggregate: Aggregate
     metrics: tuple[str, ...]
-    rows: dict[tuple[str, str], dict[str, Cell]]
-    notes: tuple[str, ...]
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+    axes: tuple[str, ...] = ()
+    name: str = ""
+    sample: str = ""
+    short: Mapping[str, str] = field(default_factory=dict)
+    reference: str = ""
 
     @property
     def caption(self) -> str:
-        return caption(self.protocol, self.model)
+        head, tail = (f"{self.name}: " if self.name else ""), (f", {self.sample}" if self.sample else "")
+        return head + caption(self.protocol, self.model) + tail
+
+    def row(self, length: str, label: str) -> Row:
+        return next(row for row in self.rows if (row.length, row.label) == (length, label))
+
+    def heading(self, metric: str) -> str:
+        return heading(metric, self.short)
+
+
+def heading(metric: str, short: Mapping[str, str] | None = None) -> str:
+    """Column heading with the direction that is better, and ° where a frozen video wins."""
+    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[better(metric)]
+    name = (short or {}).get(metric) or OVERALL.get(metric) or title(metric)
+    return name + ("°" if metric in WON_BY_STILLNESS else "") + arrow
 
 
 def caption(protocol: str, model: str) -> str:
@@ -56,28 +117,44 @@ def caption(protocol: str, model: str) -> str:
 
 def tables(frame: pd.DataFrame, aggregate: Aggregate = "stock", seed: int = 0) -> list[Table]:
     """One table for each protocol and model in the frame; scores of two protocols never share a column."""
-    return [
-        _table(group, str(protocol), str(model), aggregate, seed)
-        for (protocol, model), group in frame.groupby(["protocol", "model"], sort=True)
-    ]
+    found = []
+    for (protocol, model), group in frame.groupby(["protocol", "model"], sort=True):
+        lengths = sorted(group["length"].unique(), key=lambda text: float(text.split()[0]))
+        at = {length: sorted(group[group["length"] == length]["method"].unique()) for length in lengths}
+        rows = [Row(length, method, method) for length in lengths for method in at[length]]
+        found.append(filled(Table(str(protocol), str(model), aggregate, (), tuple(rows)), group, seed=seed))
+    return found
 
 
-def _table(frame: pd.DataFrame, protocol: str, model: str, aggregate: Aggregate, seed: int) -> Table:
-    metrics = ordered_metrics(frame)
-    rows: dict[tuple[str, str], dict[str, Cell]] = {}
-    lengths = sorted(frame["length"].unique(), key=lambda text: float(text.split()[0]))
-    for length in lengths:
-        at = frame[frame["length"] == length]
-        for method in sorted(at["method"].unique()):
-            of = at[at["method"] == method]
-            cells = {m: Cell(summarise(of[of["metric"] == m], m, aggregate, seed)) for m in metrics}
-            rows[length, method] = cells | dict(_overall(of, cells, seed))
-    shown = [m for m in metrics if any(row[m].interval.n for row in rows.values())]
-    shown += [m for m in OVERALL if any(m in row for row in rows.values())]
-    notes = [f"{names}: skipped, because {why}" for why, names in _reasons(frame, set(metrics) - set(shown), metrics)]
-    notes += [f"{names}: not of every video; {why}" for why, names in _reasons(frame, set(shown), metrics)]
-    notes += _stillness(shown)
-    return Table(protocol, model, aggregate, tuple(shown), _with_best(rows, shown), tuple(notes))
+def filled(table: Table, frame: pd.DataFrame, columns: Sequence[str] = (), seed: int = 0) -> Table:
+    """The table with the scores of ``frame`` in the cells of its rows, the best marked, and what is to be noted.
+
+    ``frame`` is of one protocol and model, its ``length`` and ``method`` those of the rows. ``columns`` selects and
+    orders the metrics; those without any score are left out.
+    """
+    frame = with_overall(frame)
+    order = [*ordered_metrics(frame[~frame["metric"].isin(OVERALL)]), *OVERALL]
+    groups = dict(list(frame.groupby(["length", "method", "metric"], sort=False)))
+    rows = []
+    for row in table.rows:
+        of = {m: groups[row.length, row.label, m] for m in order if (row.length, row.label, m) in groups}
+        cells = {m: Cell(summarise(values, m, table.aggregate, seed)) for m, values in of.items() if m not in OVERALL}
+        cells |= {m: Cell(_overall(of[m], m, cells, seed)) for m in OVERALL if m in of}
+        rows.append(replace(row, cells=cells))
+    there = [m for m in order if any(row.cells[m].interval.n for row in rows if m in row.cells)]
+    shown = [m for m in columns if m in there] if columns else there
+    wanted = [m for m in order if m in columns or not columns]
+    gone = set(wanted) - set(shown)
+    notes = [f"{names}: skipped, because {why}" for why, names in _reasons(frame, gone, order)]
+    notes += [f"{names}: not of every video; {why}" for why, names in _reasons(frame, shown, order)]
+    notes += _stillness(shown, there)
+    marked, uneven = _with_best(rows, shown, groups)
+    if uneven:
+        notes.append(
+            f"{', '.join(table.heading(m).rstrip(' ↑↓°') for m in uneven)}: the rows of a length rest on different "
+            "prompts or seeds, so none is called best; irope compare pairs them"
+        )
+    return replace(table, metrics=tuple(shown), rows=tuple(marked), notes=(*table.notes, *notes))
 
 
 def summarise(values: pd.DataFrame, metric: str, aggregate: Aggregate = "stock", seed: int = 0) -> Interval:
@@ -88,12 +165,12 @@ def summarise(values: pd.DataFrame, metric: str, aggregate: Aggregate = "stock",
     """
     known = scorers()
     scorer = known.get(metric)
-    samples = {(p, s): v for p, s, v in zip(values["prompt"], values["seed"], values["value"], strict=True)}
+    samples = samples_of(values)
     kind = (scorer.pooled if scorer else "videos") if aggregate == "stock" else aggregate
     weights = np.asarray(values["terms"] if kind == "frames" else values["clips"], dtype=np.float64)
     x = np.asarray(values["value"], dtype=np.float64)
     weights = weights[~np.isnan(x)]
-    if kind == "videos" or len(set(weights)) <= 1:
+    if kind == "videos" or metric in OVERALL or len(set(weights)) <= 1:
         return rate_interval(samples) if is_rate(metric, x) else mean_interval(samples, seed=seed)
     mean = float(np.average(x[~np.isnan(x)], weights=weights))
     w = np.nan_to_num(np.asarray(values["terms"] if kind == "frames" else values["clips"], dtype=np.float64))
@@ -102,22 +179,15 @@ def summarise(values: pd.DataFrame, metric: str, aggregate: Aggregate = "stock",
     return replace(found, estimate=mean)
 
 
+def samples_of(values: pd.DataFrame) -> dict[tuple[str, int], float]:
+    """(prompt, seed) -> value of one metric of one method."""
+    return {(p, s): v for p, s, v in zip(values["prompt"], values["seed"], values["value"], strict=True)}
+
+
 def is_rate(metric: str, values: Iterable[float]) -> bool:
     """Whether a metric is yes or no for each video; a mean over clips is not."""
     known = scorers()
     return metric in known and known[metric].rate and {v for v in values if not np.isnan(v)} <= {0.0, 1.0}
-
-
-def _overall(frame: pd.DataFrame, cells: dict[str, Cell], seed: int) -> Iterator[tuple[str, Cell]]:
-    """The combined scores, where every dimension they need is there; the interval is over the videos' own."""
-    means = combined({name: cells[name].interval.estimate for name in QUALITY if name in cells})
-    wide = frame.pivot(index=["prompt", "seed"], columns="metric", values="value")
-    for name in OVERALL:
-        mean = means[name]
-        if mean is None:
-            continue
-        each = {index: combined({str(m): float(v) for m, v in row.items()})[name] for index, row in wide.iterrows()}
-        yield name, Cell(replace(mean_interval(each, seed=seed), estimate=mean))
 
 
 def better(metric: str) -> Literal["higher", "lower"] | None:
@@ -126,29 +196,61 @@ def better(metric: str) -> Literal["higher", "lower"] | None:
     return "higher" if metric in OVERALL else known[metric].better if metric in known else None
 
 
+def with_overall(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with rows of the combined scores `OVERALL` for every video that has all they need."""
+    if not {*STILL} <= set(frame["metric"]) or set(OVERALL) & set(frame["metric"]):
+        return frame
+    key = ["protocol", "model", "length", "method", "prompt", "seed"]
+    wide = frame[frame["metric"].isin(QUALITY)].pivot(index=key, columns="metric", values="value")
+    first = frame.drop_duplicates(key).set_index(key).loc[wide.index].reset_index()
+    each = [combined({str(m): float(v) for m, v in row.items()}) for row in wide.to_dict("records")]
+    made = []
+    for name in OVERALL:
+        rows = first.assign(
+            metric=name, value=pd.Series([found[name] for found in each], dtype=float), terms=1, clips=1, skipped=None
+        )
+        made.append(rows[rows["value"].notna()])
+    return pd.concat([frame, *made], ignore_index=True)
+
+
+def _overall(values: pd.DataFrame, metric: str, cells: Mapping[str, Cell], seed: int) -> Interval:
+    """A combined score: VBench's, of the means, where all dimensions are of the same videos; else the videos' mean."""
+    found = summarise(values, metric, seed=seed)
+    parts = {name: cells[name].interval for name in _NEEDS[metric]}
+    if any(part.n != found.n for part in parts.values()):
+        return found
+    mean = combined({name: part.estimate for name, part in parts.items()})[metric]
+    return found if mean is None else replace(found, estimate=mean)
+
+
 def _with_best(
-    rows: dict[tuple[str, str], dict[str, Cell]], metrics: Sequence[str]
-) -> dict[tuple[str, str], dict[str, Cell]]:
-    marked = {key: dict(row) for key, row in rows.items()}
-    for length in {length for length, _ in rows}:
-        here = [key for key in rows if key[0] == length]
-        for metric in metrics:
-            values = {key: rows[key][metric].interval.estimate for key in here if metric in rows[key]}
-            known = {key: value for key, value in values.items() if not np.isnan(value)}
-            way = better(metric)
-            if way is None or len(known) < 2 or len(set(known.values())) == 1:
+    rows: Sequence[Row], metrics: Sequence[str], groups: Mapping[Any, pd.DataFrame]
+) -> tuple[list[Row], list[str]]:
+    """The rows with the best of every length marked, and the metrics for which rows rest on different videos."""
+    cells = [dict(row.cells) for row in rows]
+    uneven = []
+    for metric in metrics:
+        way = better(metric)
+        for length in dict.fromkeys(row.length for row in rows):
+            here = [i for i, row in enumerate(rows) if row.length == length and metric in row.cells]
+            known = {i: x for i in here if not np.isnan(x := rows[i].cells[metric].interval.estimate)}
+            if way is None or len(known) < 2:
+                continue
+            scored = [groups[length, rows[i].label, metric].dropna(subset="value") for i in known]
+            if len({frozenset(zip(of["prompt"], of["seed"], strict=True)) for of in scored}) > 1:
+                uneven.append(metric)
                 continue
             best = max(known.values()) if way == "higher" else min(known.values())
-            for key, value in known.items():
-                if value == best:
-                    marked[key][metric] = replace(rows[key][metric], best=True)
-    return marked
+            for i, value in known.items():
+                if value == best and len(set(known.values())) > 1:
+                    cells[i][metric] = replace(cells[i][metric], best=True)
+    return [replace(row, cells=of) for row, of in zip(rows, cells, strict=True)], list(dict.fromkeys(uneven))
 
 
-def _stillness(shown: Sequence[str]) -> list[str]:
+def _stillness(shown: Sequence[str], scored: Sequence[str]) -> list[str]:
     """What must be said so that a frozen video cannot win silently."""
     won = [m for m in shown if m in WON_BY_STILLNESS]
-    beside = {companion_of(m, shown) for m in won}
+    beside = {companion_of(m, scored) for m in won}
     if not won:
         return []
     if None in beside:
@@ -164,66 +266,3 @@ def _reasons(frame: pd.DataFrame, of: Collection[str], order: Sequence[str]) -> 
         if len(reasons):
             said.setdefault(str(reasons.iloc[0]), []).append(title(metric))
     return [(why, ", ".join(names)) for why, names in said.items()]
-
-
-def heading(metric: str) -> str:
-    """Column heading with the direction that is better."""
-    arrow = {"higher": " ↑", "lower": " ↓", None: ""}[better(metric)]
-    return OVERALL.get(metric, title(metric)) + ("°" if metric in WON_BY_STILLNESS else "") + arrow
-
-
-def as_markdown(table: Table, digits: int = 3) -> str:
-    """A Markdown table; the best of a column in bold, n beside the method."""
-    head = ["length", "method", "n", *(heading(m) for m in table.metrics)]
-    lines = [f"| {' | '.join(head)} |", f"|{' --- |' * len(head)}"]
-    for (length, method), row in table.rows.items():
-        n = _row_n(row, table.metrics)
-        cells = [_marked(row.get(m), digits, n, "**") for m in table.metrics]
-        lines.append(f"| {' | '.join([length, method, str(n), *cells])} |")
-    return "\n".join([f"{table.caption}", "", *lines, *(f"\n{note}" for note in table.notes)])
-
-
-def _row_n(row: dict[str, Cell], metrics: Sequence[str]) -> int:
-    return max((row[m].interval.n for m in metrics if m in row), default=0)
-
-
-def _marked(cell: Cell | None, digits: int, n: int, mark: str) -> str:
-    """The cell with its own n where it has fewer videos than its row."""
-    if cell is None:
-        return "–"
-    text = f"{mark}{cell.text(digits)}{mark}" if cell.best else cell.text(digits)
-    return text if cell.interval.n in (0, n) else f"{text} n={cell.interval.n}"
-
-
-def as_records(table: Table) -> list[dict[str, object]]:
-    """A record for each cell, JSON types; NaN becomes None."""
-    return [
-        {
-            "protocol": table.protocol,
-            "model": table.model,
-            "length": length,
-            "method": method,
-            "metric": metric,
-            "mean": _finite(cell.interval.estimate),
-            "low": _finite(cell.interval.low),
-            "high": _finite(cell.interval.high),
-            "interval": cell.interval.method,
-            "n": cell.interval.n,
-            "prompts": cell.interval.clusters,
-        }
-        for (length, method), row in table.rows.items()
-        for metric, cell in row.items()
-        if metric in table.metrics
-    ]
-
-
-def _finite(value: float) -> float | None:
-    return value if np.isfinite(value) else None
-
-
-def as_json(found: Sequence[Table]) -> str:
-    return json.dumps([record for table in found for record in as_records(table)], indent=1, ensure_ascii=False)
-
-
-def as_csv(found: Sequence[Table]) -> str:
-    return pd.DataFrame([record for table in found for record in as_records(table)]).to_csv(index=False)

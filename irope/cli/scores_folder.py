@@ -1,7 +1,9 @@
-"""Where the verbs that read scores find them."""
+"""Where the verbs that read scores find them: an experiment by name, or a folder."""
 
 from __future__ import annotations
 
+import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +12,31 @@ from irope.settings import hint
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from eval.results import Results
+
+
+def results_or_folder(name: str, overrides: Sequence[str]) -> Results | None:
+    """The results of the experiment of that name, None where ``name`` is a folder.
+
+    An experiment goes before a folder of the same name, which is reached as ``./NAME``.
+
+    Raises:
+        UserError: neither, or a folder with settings.
+    """
+    if importlib.util.find_spec("irope.cli.experiments") is not None:
+        from irope.cli.experiments import is_experiment, results_of
+
+        if is_experiment(name):
+            return results_of([name, *overrides])
+    if not Path(name).exists():
+        from irope.catalog import CONF
+
+        known = [path.stem for path in (CONF / "experiment").glob("*.yaml")]
+        raise UserError(f"{name}: no such folder, and no experiment{hint(name, known)}")
+    if overrides:
+        raise UserError(f"{name} is a folder: {' '.join(overrides)} would have no effect; settings are of experiments")
+    return None
 
 
 def scores_folder(path: Path) -> Path:

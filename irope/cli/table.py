@@ -1,8 +1,11 @@
-"""Print what was scored: a table for each protocol, with n and 95 % intervals.
+"""Print what was scored: means with 95 % intervals and n, the paper's numbers beside them, the videos behind a number.
 
-irope table                                    the scores of results/runs
-irope table my/videos --format markdown        or csv, json
-irope table my/videos --aggregate videos       VBench's other ways to average: frames, clips
+irope table delta_ablation tier=quick              an experiment, in its order, gaps and paper included
+irope table table1 --against infinity_rope         every row against one: paired, Holm over metrics
+irope table table1 --why "kv_recache:subject:60"   the videos behind a cell, worst first, and how to make each again
+irope table table1 --format latex --out t1.tex     or markdown, csv, json
+irope table my/videos                              any folder that was scored; without a name: results/runs
+irope table my/videos --aggregate videos           VBench's other ways to average: frames, clips
 """
 
 from __future__ import annotations
@@ -12,67 +15,128 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from irope.errors import UserError
+
 if TYPE_CHECKING:
+    from eval.results import Results
     from eval.table import Table
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="irope table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("path", nargs="?", default="results/runs", help="the folder that was scored")
-    parser.add_argument("--format", choices=("text", "markdown", "csv", "json"), default="text")
-    parser.add_argument("--aggregate", choices=("stock", "videos", "frames", "clips"), default="stock")
-    parser.add_argument("--protocol", help="only this one")
-    parser.add_argument("--digits", type=int, default=3)
-    options = parser.parse_args(arguments)
-    from eval.frame import load_frame
-    from eval.table import as_csv, as_json, as_markdown, tables
-    from irope.cli.scores_folder import only_protocol, scores_folder
+    options = _parser().parse_intermixed_args(arguments)
+    if options.digits < 0:
+        raise UserError(f"--digits {options.digits}: expected 0 or more")
+    from irope.cli.scores_folder import only_protocol, results_or_folder, scores_folder
 
-    frame = only_protocol(load_frame(scores_folder(Path(options.path))), options.protocol)
-    found = tables(frame, options.aggregate)
-    match options.format:
-        case "markdown":
-            print("\n\n".join(as_markdown(table, options.digits) for table in found))
-        case "csv":
-            print(as_csv(found), end="")
-        case "json":
-            print(as_json(found))
-        case _:
-            for table in found:
-                _show(table, options.digits)
+    name, *overrides = options.name or ["results/runs"]
+    results = results_or_folder(name, overrides)
+    if options.why:
+        if results is None:
+            raise UserError(f"--why needs an experiment, whose videos are known; {name} is a folder")
+        text = _why(results, options)
+    elif results is None:
+        for option in ("published", "against", "columns", "common"):
+            if getattr(options, option):
+                raise UserError(f"--{option} needs an experiment; {name} is a folder")
+        from eval.frame import load_frame
+        from eval.table import tables
+
+        frame = only_protocol(load_frame(scores_folder(Path(name))), options.protocol)
+        text = _tables(tables(frame, options.aggregate), [], options)
+    else:
+        from eval.experiment_table import experiment_table
+
+        if options.protocol:
+            raise UserError(f"--protocol is for folders; for an experiment: irope table {name} protocol=...")
+        table = experiment_table(
+            results,
+            options.aggregate,
+            columns=options.columns.split(",") if options.columns else (),
+            against=options.against,
+            common=options.common,
+        )
+        text = _tables([table], list(results.published) if options.published else [], options)
+    if options.out:
+        Path(options.out).parent.mkdir(parents=True, exist_ok=True)
+        Path(options.out).write_text(text, encoding="utf-8")
+        print(f"wrote {options.out}")
+    else:
+        print(text, end="")
     return 0
 
 
-def _show(table: Table, digits: int) -> None:
-    """On a terminal a table is turned: metrics are many and names long, methods and lengths are few."""
-    from rich.table import Table as Grid
-    from rich.text import Text
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="irope table", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "name", nargs="*", help="an experiment with settings (tier=quick key=value), or a folder that was scored"
+    )
+    parser.add_argument("--format", choices=("text", "markdown", "latex", "csv", "json"), default="text")
+    parser.add_argument("--out", metavar="FILE", help="write it there")
+    parser.add_argument("--digits", type=int, default=3)
+    parser.add_argument("--columns", metavar="A,B", default="", help="these metrics, in this order")
+    parser.add_argument("--against", metavar="ROW", default="", help="the difference of every row from this one")
+    parser.add_argument("--why", metavar="CELL", default="", help="ROW:METRIC:SECONDS, as much as leaves no doubt")
+    parser.add_argument("--published", action="store_true", help="the paper's own tables below, as printed")
+    parser.add_argument("--common", action="store_true", help="average only over videos that all rows have")
+    parser.add_argument("--standalone", action="store_true", help="LaTeX: a document that compiles by itself")
+    parser.add_argument("--aggregate", choices=("stock", "videos", "frames", "clips"), default="stock")
+    parser.add_argument("--protocol", help="only this one (of a folder)")
+    return parser
 
-    from eval.table import heading
+
+def _tables(found: Sequence[Table], published: Sequence[str], options: argparse.Namespace) -> str:
+    """The tables in the wanted format, then the published ones by themselves."""
+    from eval.table_formats import as_csv, as_json, grid_markdown, published_records
+    from eval.table_grid import grid_of, published_grid
+    from eval.table_latex import as_latex, standalone
+    from eval.table_published import named
+
+    digits = options.digits
+    if options.format == "csv":
+        return as_csv(found, published_records(published))
+    if options.format == "json":
+        return as_json(found, published_records(published)) + "\n"
+    names = [table.name.partition(",")[0] or f"{table.protocol}-{table.model}" for table in found]
+    grids = [*zip(names, (grid_of(table, digits) for table in found), strict=True)]
+    grids += [(f"published-{name}", published_grid(named(name))) for name in published]
+    if options.format == "markdown":
+        return "\n\n".join(grid_markdown(grid, digits) for _, grid in grids) + "\n"
+    if options.format == "latex":
+        made = [as_latex(grid, name, digits) for name, grid in grids]
+        return standalone(*made) if options.standalone else "\n\n".join(made) + "\n"
+    from irope.cli.table_text import print_grid
     from irope.cli.wide import wide_console
 
     console = wide_console()
-    grid = Grid(title=table.caption, title_justify="left")
-    grid.add_column("")
-    for (length, method), row in table.rows.items():
-        grid.add_column(f"{method}\n{length}, n={max(cell.interval.n for cell in row.values())}", justify="right")
-    for metric in table.metrics:
-        cells = [row.get(metric) for row in table.rows.values()]
-        texts = [
-            Text("–  ") if c is None else Text(c.text(digits) + (" *" if c.best else "  "), "bold" if c.best else "")
-            for c in cells
-        ]
-        grid.add_row(heading(metric), *texts)
-    console.print(grid)
-    for note in table.notes:
-        console.print(Text(f"  {note}"))
-    drawn = {cell.interval.method for row in table.rows.values() for cell in row.values()}
-    if drawn - {"range", "one prompt", "no values"}:
-        console.print(Text("  (low–high): 95 % interval over prompts"))
-    if "range" in drawn:
-        console.print(Text("  [low–high]: the range of the prompts, too few for an interval"))
-    if any(cell.best for row in table.rows.values() for cell in row.values()):
-        console.print(Text("  *: best of its length; whether a difference is shown says irope compare"))
-    console.print()
+    if options.out:
+        with console.capture() as captured:
+            for _, grid in grids:
+                print_grid(console, grid, digits)
+        return captured.get()
+    for _, grid in grids:
+        print_grid(console, grid, digits)
+    return ""
+
+
+def _why(results: Results, options: argparse.Namespace) -> str:
+    import json
+
+    from eval.frame import title
+    from eval.table import OVERALL
+    from eval.table_why import videos_behind
+
+    found = videos_behind(results, options.why)
+    if options.format == "json":
+        return json.dumps([video.record() for video in found.videos], indent=1, ensure_ascii=False) + "\n"
+    if options.format != "text":
+        raise UserError(f"--why with --format {options.format}: expected text or json")
+    cell = found.cell
+    known = sum(not video.skipped for video in found.videos)
+    name = f"{results.name}, {cell.label}, {OVERALL.get(cell.metric, title(cell.metric))}, {cell.length}"
+    lines = [f"{name}: {known} of {len(found.videos)} videos, {found.order}"]
+    for video in found.videos:
+        score = f"{video.value:.4f}" if not video.skipped else f"–  ({video.skipped})"
+        lines += [f"{score}  {video.prompt}, seed {video.seed}", f"        {video.file}", f"        {video.command}"]
+    return "\n".join(lines) + "\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +40,7 @@ def test_score_table_and_compare_a_folder_of_videos(irope: Irope, folder: Path):
     assert "0 new scores, 36 were there" in again.stdout
     shown = irope("table", str(folder)).stdout
     assert "protocol embedded, videos of unknown origin" in shown
-    assert "n=9" in shown
+    assert re.search(r"clean +9 ", shown), "n beside the method"
     assert "a frozen video wins this; read it beside Motion" in shown
     rows = list(csv.DictReader(irope("table", str(folder), "--format", "csv").stdout.splitlines()))
     assert {(row["method"], row["n"]) for row in rows} == {("clean", "9"), ("noisy", "9")}

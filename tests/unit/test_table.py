@@ -14,7 +14,8 @@ from eval.comparison import comparisons
 from eval.frame import MixedError, length_name, load_frame
 from eval.overall import quality
 from eval.stats import wilson
-from eval.table import as_csv, as_json, as_markdown, tables
+from eval.table import tables
+from eval.table_formats import as_csv, as_json, as_markdown
 from irope.errors import UserError
 
 ROW = {
@@ -54,9 +55,9 @@ def test_overall_is_vbenchs_quality_and_needs_every_dimension(tmp_path: Path):
         write(tmp_path, "m", prompt, ROW)
     write(tmp_path, "lacking", "a", ROW | {"imaging_quality": {"key": "", "skipped": "its weights are missing"}})
     (table,) = tables(load_frame(tmp_path))
-    row = table.rows["5 s", "m"]
+    row = table.row("5 s", "m").cells
     assert row["quality"].interval.estimate == pytest.approx(quality(ROW))
-    assert "quality" not in table.rows["5 s", "lacking"]
+    assert "quality" not in table.row("5 s", "lacking").cells
     assert row["dynamic_degree"].interval.method == "Wilson"
     assert (row["dynamic_degree"].interval.low, row["dynamic_degree"].interval.high) == pytest.approx(wilson(1.0, 8))
     assert any("its weights are missing" in note for note in table.notes)
@@ -74,10 +75,12 @@ def test_single_process_vbench_weighs_consistency_by_frames(tmp_path: Path):
     (frames_,) = tables(frame, "frames")
     at = ("5 s", "m")
     weighted = float(np.average(subject, weights=weights))
-    assert stock.rows[at]["subject_consistency"].interval.estimate == pytest.approx(weighted, abs=1e-12)
-    assert stock.rows[at]["imaging_quality"].interval.estimate == pytest.approx(0.5)
-    assert videos.rows[at]["subject_consistency"].interval.estimate == pytest.approx(0.6)
-    assert frames_.rows[at]["imaging_quality"].interval.estimate == pytest.approx(np.average(imaging, weights=weights))
+    assert stock.row(*at).cells["subject_consistency"].interval.estimate == pytest.approx(weighted, abs=1e-12)
+    assert stock.row(*at).cells["imaging_quality"].interval.estimate == pytest.approx(0.5)
+    assert videos.row(*at).cells["subject_consistency"].interval.estimate == pytest.approx(0.6)
+    assert frames_.row(*at).cells["imaging_quality"].interval.estimate == pytest.approx(
+        np.average(imaging, weights=weights)
+    )
 
 
 def test_protocols_and_models_never_share_a_table(tmp_path: Path):
@@ -98,8 +101,13 @@ def test_lengths_stay_apart_and_best_is_marked_within_each(tmp_path: Path):
             write(tmp_path, method, prompt, {"imaging_quality": value}, frames=81)
             write(tmp_path, method, prompt, {"imaging_quality": value / 2}, frames=957)
     (table,) = tables(load_frame(tmp_path))
-    assert list(table.rows) == [("5 s", "bad"), ("5 s", "good"), ("60 s", "bad"), ("60 s", "good")]
-    assert [cells["imaging_quality"].best for cells in table.rows.values()] == [False, True, False, True]
+    assert [(row.length, row.label) for row in table.rows] == [
+        ("5 s", "bad"),
+        ("5 s", "good"),
+        ("60 s", "bad"),
+        ("60 s", "good"),
+    ]
+    assert [row.cells["imaging_quality"].best for row in table.rows] == [False, True, False, True]
     text = as_markdown(table)
     assert "| 60 s | good | 10 | **0.450** |" in text
     records = json.loads(as_json([table]))
