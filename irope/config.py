@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -117,6 +118,42 @@ def load(overrides: Sequence[str]) -> Settings:
     return found  # type: ignore[return-value]
 
 
+def patched(config: Settings, key: str, value: Any) -> Settings:
+    """The configuration with another value at ``key`` and at what refers to it; shares all else with the original.
+
+    Raises:
+        ConfigError: there is no such key; with the nearest one.
+    """
+    for target in (key, *_references().get(key, ())):
+        config = _replaced(config, target.split("."), value, config, key)
+    return config
+
+
+def _replaced(node: Settings, path: Sequence[str], value: Any, whole: Settings, key: str) -> Settings:
+    name, *rest = path
+    if not isinstance(node, dict) or name not in node:
+        raise ConfigError(f"unknown key {key!r}{_near_key(key, [known for known, _ in _items(whole)])}")
+    return {**node, name: _replaced(node[name], rest, value, whole, key) if rest else value}
+
+
+def _items(config: Settings, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Every key, dotted, with its value."""
+    for name, value in config.items():
+        yield f"{prefix}{name}", value
+        if isinstance(value, Mapping):
+            yield from _items(value, f"{prefix}{name}.")
+
+
+@cache
+def _references() -> dict[str, list[str]]:
+    """Key -> keys whose value is ``${key}``, in conf/config.yaml."""
+    found: dict[str, list[str]] = {}
+    for name, value in _items(OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))):  # type: ignore[arg-type]
+        if match := re.fullmatch(r"\$\{(\w+)\}", str(value)):
+            found.setdefault(match[1], []).append(name)
+    return found
+
+
 def _group(override: str) -> str:
     key, equals, value = override.partition("=")
     return f"{ALIASES[key]}{equals}{value}" if key in ALIASES else override
@@ -206,21 +243,49 @@ class Choice:
 
 
 def scripts_from(config: Settings) -> tuple[PromptScript, ...]:
-    """The prompt scripts of ``prompt``, ``video.prompts.file`` or the chosen prompt set.
+    """The prompt scripts of ``prompt``, or those chosen of ``video.prompts.file`` or of the prompt set.
 
     Raises:
         ScriptError: a script is broken; names file, line and column.
+        UserError: a choice that the set cannot give; names the key.
     """
     cut_mark: CutMark = Choice(config, "video.cut_mark").one_of("start", "published")  # type: ignore[assignment]
     if (text := Choice(config, "video.prompt").text()) is not None:
         return load_prompts(text, cut_mark)
+    from irope.prompt_files import read_prompts, select
+
     if (file := Choice(config, "video.prompts.file").text()) is not None:
-        return load_prompts(Path(file), cut_mark)
-    scripts = Choice(config, "video.prompts.scripts").value()
-    if not isinstance(scripts, list) or not scripts:
-        raise ConfigError("video.prompts.scripts is empty; give prompt=..., video.prompts.file=... or prompts=demo")
-    lines = [json.dumps(line, ensure_ascii=False) if isinstance(line, dict) else str(line) for line in scripts]
-    return load_prompts("\n".join(lines), cut_mark)
+        found: Sequence[PromptScript] = read_prompts(
+            file, cut_mark, Choice(config, "video.prompts.extended").text()
+        ).scripts
+    else:
+        scripts = Choice(config, "video.prompts.scripts").value()
+        if not isinstance(scripts, list) or not scripts:
+            raise ConfigError("video.prompts.scripts is empty; give prompt=..., video.prompts.file=... or prompts=demo")
+        lines = [json.dumps(line, ensure_ascii=False) if isinstance(line, dict) else str(line) for line in scripts]
+        found = load_prompts("\n".join(lines), cut_mark)
+    chosen = select(
+        found,
+        first=_optional(config, "video.prompts.limit"),
+        dimension=Choice(config, "video.prompts.dimension").text(),
+        sample=_optional(config, "video.prompts.sample"),
+    )
+    return _only(chosen, Choice(config, "video.prompts.only").value())
+
+
+def _optional(config: Settings, key: str) -> int | None:
+    return None if Choice(config, key).value() is None else Choice(config, key).integer(1)
+
+
+def _only(scripts: Sequence[PromptScript], ids: Any) -> tuple[PromptScript, ...]:
+    if ids is None:
+        return tuple(scripts)
+    wanted = [str(name) for name in ids] if isinstance(ids, list) else [str(ids)]
+    known = {script.id: script for script in scripts}
+    for name in wanted:
+        if name not in known:
+            raise ConfigError(f"video.prompts.only: no prompt {name!r} in this set{hint(name, known)}")
+    return tuple(known[name] for name in wanted)
 
 
 def timeline_of(script: PromptScript, config: Settings, clock: Clock, horizon: int) -> Timeline:

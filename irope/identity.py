@@ -35,8 +35,8 @@ def config_key(obj: Any) -> str:
 
 
 def key_of_parts(parts: Mapping[str, str]) -> str:
-    """The `config_key` of an object whose fields are already canonical JSON: saves writing the same part many times."""
-    text = ",".join(f"{json.dumps(name)}:{parts[name]}" for name in sorted(parts))
+    """The `config_key` of an object whose fields are canonical JSON already, under plain names."""
+    text = ",".join([f'"{name}":{parts[name]}' for name in sorted(parts)])
     return hashlib.sha256(f"{{{text}}}".encode()).hexdigest()[:KEY_DIGITS]
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from irope.config import Choice, Settings, policy_from, scripts_from, timeline_of
+from irope.errors import UserError
 from irope.identity import canonical_json, key_of_parts
 from irope.model_card import ModelCard, card_from
 from irope.policy import CachePolicy
+from irope.prompt_files import wrong_set
 from irope.sampler import Sampler
 from irope.script import PromptScript, Timeline
 
@@ -35,13 +38,14 @@ class VideoJob(NamedTuple):
 
     Attributes:
         record: everything the frames depend on, and the file options; ``key`` is its hash.
-        stem: path without suffix; the mp4, the lossless companion and the sidecar JSON share it.
+        folder, name: place of the video, without suffix; see ``stem``.
         config: the whole resolved configuration, for the sidecar.
     """
 
     key: str
     record: Mapping[str, Any]
-    stem: Path
+    folder: str
+    name: str
     script: PromptScript
     timeline: Timeline
     policy: CachePolicy
@@ -49,6 +53,11 @@ class VideoJob(NamedTuple):
     seed: int
     file: FileOptions
     config: Settings
+
+    @property
+    def stem(self) -> Path:
+        """Path without suffix; the mp4, the lossless companion and the sidecar JSON share it."""
+        return Path(self.folder, self.name)
 
     @property
     def sidecar(self) -> Path:
@@ -109,7 +118,7 @@ class JobMaker:
         )
         for latents in {timeline.latents for _, timeline, _, _ in timed}:
             policy.check(card.clock.block, latents, card.horizon)
-        folder = Path(config["sys"]["out"]) / str(video["method"]["name"])
+        folder = f"{config['sys']['out']}/{video['method']['name']}"
         version = _Part(RECORD, str(RECORD))
         for seed in seeds if seeds is not None else (Choice(config, "video.seed").integer(0),):
             whole = config if seed == video["seed"] else {**config, "seed": seed, "video": {**video, "seed": seed}}
@@ -126,8 +135,8 @@ class JobMaker:
                 }
                 key = key_of_parts({name: part.text for name, part in parts.items()})
                 record = {name: part.value for name, part in parts.items()}
-                stem = folder / f"{script.id}-seed{seed}-{key[:8]}"
-                yield VideoJob(key, record, stem, script, timeline, policy, sampler, seed, file, whole)
+                name = f"{script.id}-seed{seed}-{key[:8]}"
+                yield VideoJob(key, record, folder, name, script, timeline, policy, sampler, seed, file, whole)
 
     def _file_part(self, file: FileOptions, timeline: Timeline) -> _Part:
         def make() -> _Part:
@@ -152,8 +161,14 @@ def jobs_from(config: Settings) -> list[VideoJob]:
 
 def _method(config: Settings, card: ModelCard) -> tuple[CachePolicy, _Part, Sampler, _Part]:
     policy = policy_from(config)
-    sampler = Sampler.from_nominal(Choice(config, "video.method.steps").steps() or card.steps, card.shift)
-    return policy, _Part.of({"name": policy.name, **vars(policy)}), sampler, _Part.of(list(sampler.timesteps))
+    sampler, timesteps = _sampler(Choice(config, "video.method.steps").steps() or card.steps, card.shift)
+    return policy, _Part.of({"name": policy.name, **vars(policy)}), sampler, timesteps
+
+
+@cache
+def _sampler(steps: tuple[float, ...], shift: float) -> tuple[Sampler, _Part]:
+    sampler = Sampler.from_nominal(steps, shift)
+    return sampler, _Part.of(list(sampler.timesteps))
 
 
 def _files(config: Settings, card: ModelCard) -> tuple[FileOptions, _Part]:
@@ -172,6 +187,16 @@ def _timed(config: Settings, card: ModelCard) -> list[tuple[PromptScript, Timeli
     for script in scripts_from(config):
         timeline = timeline_of(script, config, card.clock, card.horizon)
         for segment in timeline.segments:
-            card.check_prompt(segment.prompt)
+            _check_prompt(segment.prompt, config, card)
         found.append((script, timeline, _Part.of(timeline.canonical()), canonical_json(script.noise_key)))
     return found
+
+
+def _check_prompt(prompt: str, config: Settings, card: ModelCard) -> None:
+    """A prompt of a set that is written for another model names the set to take instead."""
+    try:
+        card.check_prompt(prompt)
+    except UserError as error:
+        video = config["video"]
+        advice = wrong_set(video["prompts"], video["model"]["name"]) if video["prompt"] is None else ""
+        raise UserError(f"{error}{advice}") from error

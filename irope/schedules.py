@@ -201,3 +201,6 @@ def restart(policy: CachePolicy, events: Events, run: Run) -> Iterator[Op]:
 
 
 SCHEDULES: dict[str, Schedule] = {"chunkwise": chunkwise, "rolling_window": rolling_window, "restart": restart}
+
+NESTED = ("chunkwise",)
+"""Schedules under which a longer video of one prompt begins with the shorter one, frame for frame."""

@@ -1,0 +1,243 @@
+"""An experiment: base overrides and a sweep, in tiers; from its file to cells, and from cells to videos.
+
+A cell is one combination of settings, with a label of its own: ``infinity_rope@cut_delta=6``. Its videos are prompts x
+seeds. Durations are windows of one video where a longer video begins with the shorter one, else videos of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from irope.config import ConfigError, Settings, load, patched, scripts_from
+from irope.jobs import JobMaker, VideoJob
+from irope.registry import policy_class
+from irope.schedules import NESTED
+from irope.settings import hint
+from irope.sweep import Axis, axis, key_of, split, value_of, without
+
+TIERS = ("smoke", "quick", "paper")
+_FIELDS = {
+    "name",
+    "description",
+    "kind",
+    "set",
+    "sweep",
+    "published",
+    "prompt_set",
+    "seconds",
+    "prompts",
+    "seeds",
+    "tiers",
+}
+_TIER_FIELDS = {"seconds", "prompts", "seeds", "set", "sweep"}
+_UNFIT = re.compile(r"[^A-Za-z0-9._,=@+-]+")
+_SEED, _DURATION, _METHOD = ("seed", "video.seed"), ("duration", "video.duration"), "method"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of settings.
+
+    Attributes:
+        label: names its folder and its row in tables.
+        method: the method it is a variant of.
+        axes: what was varied besides method, seed and duration, by short name.
+        seconds: durations to score, each a window from the start; empty: videos as long as their scripts.
+        overrides: compose ``config``, seed apart.
+    """
+
+    label: str
+    method: str
+    axes: Mapping[str, Any]
+    seconds: tuple[float, ...]
+    overrides: tuple[str, ...]
+    config: Settings = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Cells to make and to score.
+
+    Attributes:
+        axes: short names of what varies besides method, seed and duration.
+        published: tables of conf/paper it answers, each with the axis behind the table's own keys.
+        config: the configuration without any cell's settings: ``sys.*`` and ``score.*`` are read from it.
+        arguments: of the command line, as they were given.
+    """
+
+    name: str
+    description: str
+    tier: str
+    axes: tuple[str, ...]
+    seeds: tuple[int, ...]
+    published: Mapping[str, Mapping[str, str]]
+    cells: tuple[Cell, ...]
+    config: Settings = field(repr=False)
+    arguments: tuple[str, ...] = ()
+
+    @cached_property
+    def _maker(self) -> JobMaker:
+        return JobMaker()
+
+    def jobs(self, cell: Cell) -> Iterator[VideoJob]:
+        """The videos of a cell: every prompt with every seed. Raises UserError for settings that cannot work."""
+        try:
+            yield from self._maker.jobs(cell.config, self.seeds)
+        except ConfigError as error:
+            raise ConfigError(f"cell {cell.label}: {error}") from error
+
+    @property
+    def title(self) -> str:
+        return f"{self.name}, tier {self.tier}" if self.tier else self.name
+
+
+def experiment_from(arguments: Sequence[str], multirun: bool = False) -> Experiment:
+    """Compose an experiment from overrides, of which one may be ``experiment=NAME``.
+
+    An override of the command line wins over the experiment's own setting and replaces its axis of that key; with
+    ``multirun`` it may sweep. Without an experiment the sweep stands for itself.
+
+    Raises:
+        UserError: naming the key at fault and the nearest valid value.
+    """
+    given, more = split(arguments, multirun)
+    config = load(given)
+    spec = _spec(config)
+    axes = {a.key: a for a in (axis(key, str(values)) for key, values in spec["sweep"].items())}
+    axes = {key: a for key, a in axes.items() if key not in {key_of(o) for o in given}}
+    axes |= {a.key: a for a in more}
+    seeds = _pop_numbers(axes, _SEED) or _given(given, _SEED) or range(spec["seeds"])
+    seconds = _pop_numbers(axes, _DURATION) or _given(given, _DURATION) or spec["seconds"]
+    fixed = [*without(spec["set"], map(key_of, given)), *without(given, [*_SEED, *_DURATION])]
+    names = _short_names([a for key, a in axes.items() if key != _METHOD])
+    return Experiment(
+        name=spec["name"],
+        description=spec["description"],
+        tier=spec["tier"],
+        axes=tuple(names.values()),
+        seeds=tuple(int(seed) for seed in seeds),
+        published=spec["published"],
+        cells=tuple(_cells(fixed, list(axes.values()), names, tuple(sorted({float(s) for s in seconds})))),
+        config=config,
+        arguments=tuple(arguments),
+    )
+
+
+def _spec(config: Settings) -> dict[str, Any]:
+    """The experiment's fields, those of the tier filled in; a value given beside the tiers wins over the tier's."""
+    found = config.get("experiment")
+    if found is None:
+        found, tier = {"name": "sweep", "description": "a sweep of the command line", "tiers": {"": {}}}, ""
+    else:
+        tier = str(config["tier"])
+    where = f"experiment {found.get('name')}"
+    for key in found.keys() - _FIELDS:
+        raise ConfigError(f"{where} has no field {key!r}{hint(key, _FIELDS)}")
+    if tier not in found["tiers"]:
+        raise ConfigError(f"tier={tier}: {where} has no such tier{hint(tier, found['tiers'])}")
+    tiers = found["tiers"][tier] or {}
+    for key in tiers.keys() - _TIER_FIELDS:
+        raise ConfigError(f"{where}, tier {tier}: no field {key!r}{hint(key, _TIER_FIELDS)}")
+    one = {key: found[key] if found.get(key) is not None else tiers.get(key) for key in ("seconds", "prompts", "seeds")}
+    sweep = {**(found.get("sweep") or {}), **(tiers.get("sweep") or {})}
+    settings = [*(found.get("set") or []), *(tiers.get("set") or [])]
+    sets = found.get("prompt_set") or {}
+    if (model := config["video"]["model"]["name"]) in sets:
+        settings.insert(0, f"prompts={sets[model]}")
+    if one["prompts"] is not None:
+        settings.append(f"video.prompts.limit={one['prompts']}")
+    return {
+        "name": str(found["name"]),
+        "description": str(found["description"]),
+        "tier": tier,
+        "seeds": int(one["seeds"] if one["seeds"] is not None else 1),
+        "seconds": _list(one["seconds"]),
+        "set": settings,
+        "sweep": {key: values for key, values in sweep.items() if values is not None},
+        "published": {name: dict(keys or {}) for name, keys in (found.get("published") or {}).items()},
+    }
+
+
+def _list(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def _pop_numbers(axes: dict[str, Axis], keys: Sequence[str]) -> list[Any]:
+    found = [axes.pop(key) for key in keys if key in axes]
+    return [value_of(a.key, text) for a in found for text in a.values]
+
+
+def _given(overrides: Sequence[str], keys: Sequence[str]) -> list[Any]:
+    values = [value_of(key_of(o), o.partition("=")[2]) for o in overrides if key_of(o) in keys]
+    return [value for value in values if value is not None]
+
+
+def _short_names(axes: Sequence[Axis]) -> dict[str, str]:
+    """Key -> the shortest name that no other axis has."""
+    shorts = [a.short for a in axes]
+    return {a.key: a.short if shorts.count(a.short) == 1 else a.key for a in axes}
+
+
+def _cells(
+    fixed: Sequence[str], axes: Sequence[Axis], names: Mapping[str, str], seconds: tuple[float, ...]
+) -> Iterator[Cell]:
+    groups = [a for a in axes if a.is_group]
+    values = [(a.key, [(text, value_of(a.key, text)) for text in a.values]) for a in axes if not a.is_group]
+    for chosen in product(*(a.values for a in groups)):
+        choices = [f"{a.key}={text}" for a, text in zip(groups, chosen, strict=True)]
+        base = load([*without(fixed, [a.key for a in axes]), *choices])
+        own = [f"{names[a.key]}={text}" for a, text in zip(groups, chosen, strict=True) if a.key != _METHOD]
+        group_axes = {names[a.key]: text for a, text in zip(groups, chosen, strict=True) if a.key != _METHOD}
+        said = [f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in fixed if _of_method(o)]
+        method = str(base["video"]["method"]["name"])
+        for config, settings, varied in _combinations(base, values):
+            label = _label(method, [*said, *own, *(f"{names[key]}={text}" for key, text in settings)])
+            overrides = (*fixed, *choices, *(f"{key}={text}" for key, text in settings))
+            cell_axes = group_axes | {names[key]: value for key, value in varied.items()}
+            named = patched(config, "video.method.name", label)
+            for windows in _windows(config, seconds):
+                timed, extra = named, overrides
+                if windows:
+                    timed, extra = patched(named, "duration", windows[-1]), (*overrides, f"duration={windows[-1]:g}")
+                yield Cell(label, method, cell_axes, windows, extra, timed)
+
+
+def _combinations(
+    config: Settings,
+    axes: Sequence[tuple[str, Sequence[tuple[str, Any]]]],
+    settings: tuple[tuple[str, str], ...] = (),
+    varied: Mapping[str, Any] | None = None,
+) -> Iterator[tuple[Settings, tuple[tuple[str, str], ...], Mapping[str, Any]]]:
+    """Every combination of the axes' values: configuration, (key, text) of each axis, key -> value."""
+    if not axes:
+        yield config, settings, varied or {}
+        return
+    (key, values), *rest = axes
+    for text, value in values:
+        changed = patched(config, key, value)
+        yield from _combinations(changed, rest, (*settings, (key, text)), {**(varied or {}), key: value})
+
+
+def _of_method(override: str) -> bool:
+    key = key_of(override)
+    return key.startswith("video.method.") and key != "video.method.name"
+
+
+def _label(method: str, settings: Sequence[str]) -> str:
+    """Fit for a folder on any file system."""
+    return _UNFIT.sub("_", f"{method}@{','.join(settings)}" if settings else method)
+
+
+def _windows(config: Settings, seconds: tuple[float, ...]) -> list[tuple[float, ...]]:
+    """The durations of each video to make: all windows of the longest, where it begins with the shorter ones."""
+    if len(seconds) < 2:
+        return [seconds]
+    schedule = policy_class(config["video"]["method"]["policy"]["name"]).schedule
+    if schedule in NESTED and all(len(script.segments) == 1 for script in scripts_from(config)):
+        return [seconds]
+    return [(one,) for one in seconds]
