@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Callable
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from secrets import token_hex
 from statistics import median
 from typing import Any
 
@@ -14,14 +18,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from irope.claims import Claim, Claims
+from irope.finished import clear_failure
 from irope.generator import Generator
 from irope.jobs import VideoJob
 from irope.noise import KeyedNoise
 from irope.policy import CacheEvent
-from irope.provenance import environment, write_json_atomic
+from irope.provenance import environment
 from irope.rollout import Block, Rollout
 from irope.trace import PlanTrace
-from irope.video import Progress, VideoError, VideoWriter
+from irope.video import MENDABLE, Progress, VideoError, VideoWriter, missing_chunks
 
 
 @dataclass(frozen=True)
@@ -63,27 +69,110 @@ def make_rollout(job: VideoJob, generator: Generator) -> Rollout:
     )
 
 
+class Interrupted(Exception):  # noqa: N818 (asked for, not a mistake)
+    """A video was stopped at a checkpoint, from which it continues."""
+
+
+def name_of(job: VideoJob) -> str:
+    """How a video is called in messages and claims: method and file name."""
+    return f"{job.stem.parent.name}/{job.stem.name}"
+
+
+def as_they_come_free(
+    todo: deque[VideoJob], claims: Claims, waiting: Callable[[VideoJob], None], poll: float = 1.0
+) -> Iterator[tuple[VideoJob, Claim | None]]:
+    """Work off ``todo``: jobs with a claim to make them, or with None where they are done.
+
+    A job that another worker has claimed comes again later; ``waiting`` is told every time. The consumer may put jobs
+    back into ``todo``. Between rounds in which every job was somebody else's this waits ``poll`` seconds.
+    """
+    refused = 0
+    while todo:
+        job = todo.popleft()
+        claim = None if job.done else claims.take(job.key, name_of(job))
+        done = job.done  # asked again: the owner before may have finished it meanwhile
+        if claim is None and not done:
+            waiting(job)
+            todo.append(job)
+            refused += 1
+            if refused >= len(todo):
+                time.sleep(poll)
+                refused = 0
+            continue
+        refused = 0
+        if claim is not None and done:
+            claim.release(done=True)
+            claim = None
+        yield job, claim
+
+
+def generate_claimed(job: VideoJob, claim: Claim, generator: Generator, **options: Any) -> dict[str, Any]:
+    """`generate` in the folder of a claim, which is released: done, or kept for the next owner. Raises ClaimLost."""
+    done = False
+    try:
+        sidecar = generate(job, generator, work=claim.work, check=claim.check, **options)
+        done = True
+    finally:
+        claim.release(done)
+    return sidecar
+
+
 def generate(
     job: VideoJob,
     generator: Generator,
     checkpoint_blocks: int = 20,
     report: Callable[[Report], None] = lambda _: None,
+    work: Path | None = None,
+    check: Callable[[], None] = lambda: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
     """Make the video of ``job`` unless it is there; a killed run continues at its last checkpoint, frame for frame.
 
     Files appear under their final names when they are complete: the lossless companion, the mp4, and at the very end
     the sidecar JSON, which is returned.
 
+    Args:
+        work: folder of this process alone, on the file system of the video, for everything unfinished; who takes it
+            over continues from there. Without one a claim is taken, when whoever has it now has let go.
+        check: called after every block and before anything is published; raises if ``work`` was taken over.
+        stop: asked after every block; when true the video is left at a checkpoint.
+
     Raises:
         VideoError: the file system refuses (no permission, disk full).
+        Interrupted: ``stop`` said so.
+        ClaimLost: from ``check``.
     """
     if job.done:
         found: dict[str, Any] = json.loads(job.sidecar.read_text())
         return found
-    job.stem.parent.mkdir(parents=True, exist_ok=True)
+    if work is None:
+        for _, claim in as_they_come_free(deque([job]), Claims(job.stem.parents[1]), lambda _: None):
+            if claim is not None:
+                options = {"checkpoint_blocks": checkpoint_blocks, "report": report, "stop": stop}
+                return generate_claimed(job, claim, generator, **options)
+        return generate(job, generator)
+    try:
+        job.stem.parent.mkdir(parents=True, exist_ok=True)
+        return _generate(job, generator, checkpoint_blocks, report, work, check, stop)
+    except OSError:
+        check()  # what another worker has taken over is gone, which is no error of the file system
+        raise
+
+
+def _generate(
+    job: VideoJob,
+    generator: Generator,
+    checkpoint_blocks: int,
+    report: Callable[[Report], None],
+    work: Path,
+    check: Callable[[], None],
+    stop: Callable[[], bool],
+) -> dict[str, Any]:
+    for part in work.glob("*.part"):  # a former owner may still have it open
+        part.unlink()
     rollout = make_rollout(job, generator)
-    state = job.stem.with_name(job.stem.name + ".state")
-    log = _resume(state, job, rollout)
+    state, parts = work / "state.safetensors", work / "parts"
+    log = _resume(state, parts, job, rollout)
     resumed = len(log.seconds)
     options = job.file
     with VideoWriter(
@@ -93,21 +182,45 @@ def generate(
         subtitles=options.subtitles,
         lossless=options.lossless,
         resume=log.writer,
+        parts=parts,
     ) as writer:
         for block in rollout:
             assert block.frames is not None
             writer.write(block.frames[0].numpy(), job.timeline.segments[block.segment].subtitle)
             _note(log, block, rollout)
+            check()
             report(Report(job, block.index + 1, job.timeline.blocks, block.seconds, block.event, resumed))
-            if len(log.seconds) % checkpoint_blocks == 0:
+            stopping = stop() and block.index + 1 < job.timeline.blocks
+            if stopping or len(log.seconds) % checkpoint_blocks == 0:
                 log.writer = writer.checkpoint()
                 _save(state, job, rollout, log)
-        log.writer = writer.finish(keep_chunks=True)
-        sidecar = _sidecar(job, generator, rollout, log)
-        write_json_atomic(job.sidecar, sidecar)
-        writer.clean()  # not before the sidecar: a kill in between must find its checkpoint whole
-    state.unlink(missing_ok=True)
+            if stopping:
+                raise Interrupted(f"{name_of(job)}: stopped after block {block.index + 1} of {job.timeline.blocks}")
+        try:
+            # The chunks stay, for a kill before the sidecar is there; they go with the folder.
+            log.writer = writer.finish(keep_chunks=True, check=check)
+        except VideoError as error:
+            if error.errno not in MENDABLE:
+                state.unlink(missing_ok=True)  # a damaged chunk: the next attempt starts from nothing
+            raise
+    sidecar = _sidecar(job, generator, rollout, log)
+    _publish(work, job.sidecar, sidecar, check)
+    clear_failure(job.stem)
     return sidecar
+
+
+def _publish(work: Path, path: Path, sidecar: dict[str, Any], check: Callable[[], None]) -> None:
+    """Write the sidecar in ``work``, which is gone if another worker took over, and move it to its place."""
+    part = work / f"sidecar.{token_hex(4)}.part"
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(sidecar, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        check()
+        part.replace(path)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _note(log: _Log, block: Block, rollout: Rollout) -> None:
@@ -127,7 +240,7 @@ def _save(path: Path, job: VideoJob, rollout: Rollout, log: _Log) -> None:
         "seconds": log.seconds,
         "stage_bytes": log.stage_bytes,
     }
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{token_hex(4)}.part")
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"state": json.dumps(facts)})
     except SafetensorError as error:  # its own words for what the system refuses
@@ -137,25 +250,29 @@ def _save(path: Path, job: VideoJob, rollout: Rollout, log: _Log) -> None:
     part.replace(path)
 
 
-def _resume(path: Path, job: VideoJob, rollout: Rollout) -> _Log:
+def _resume(path: Path, parts: Path, job: VideoJob, rollout: Rollout) -> _Log:
     """Take up the checkpoint of an earlier run of the same job; an unreadable or foreign one starts from nothing."""
     try:
         with safe_open(str(path), "pt") as file:
             facts = json.loads(file.metadata()["state"])
             tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError):
-        return _Log()
-    if facts["key"] != job.key:
+        saved = Progress(**facts["writer"])
+        if facts["key"] != job.key or missing_chunks(parts, saved.chunks, job.file.lossless):
+            return _Log()
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         return _Log()
     rollout.load_state(tensors, facts["rollout"])
-    return _Log(Progress(**facts["writer"]), PlanTrace(facts["trace"]), facts["seconds"], facts["stage_bytes"])
+    return _Log(saved, PlanTrace(facts["trace"]), facts["seconds"], facts["stage_bytes"])
 
 
 def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -> dict[str, Any]:
     """Everything about a finished video, as JSON types."""
     clock = generator.clock
+    files = {"mp4": job.stem.name + ".mp4", "frames": job.stem.name + ".mkv" if job.file.lossless else None}
     return {
         "key": job.key,
+        "files": files,
+        "bytes": {kind: job.stem.with_name(name).stat().st_size for kind, name in files.items() if name is not None},
         "record": job.record,
         "config": job.config,
         "id": job.script.id,
@@ -164,7 +281,6 @@ def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -
         "policy": job.policy.name,
         "model": generator.name,
         "seed": job.seed,
-        "files": {"mp4": job.stem.name + ".mp4", "frames": job.stem.name + ".mkv" if job.file.lossless else None},
         "fps": clock.fps,
         "latents": job.timeline.latents,
         "pixel_frames": log.writer.frames,

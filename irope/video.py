@@ -1,9 +1,10 @@
 """Frames to video files and back.
 
 A video is written while it is generated: an H.264 mp4 to look at and, if asked for, a lossless companion (FFV1 in mkv)
-that scores are made from. Both are written as closed chunks in `<name>.parts/`, one per checkpoint, and joined without
-encoding again, so that a killed run continues at its last checkpoint and ends with the same bytes. Nothing is visible
-under the final name before it is complete.
+that scores are made from. Both are written as closed chunks in a folder of their own, one per checkpoint, and joined
+without encoding again, so that a killed run continues at its last checkpoint and ends with the same bytes. Nothing is
+visible under the final name before it is complete. What is being written has a random name: a process that hung while
+another took over its folder cannot hit a file of the other.
 
 Frames are uint8 [n, H, W, 3], RGB.
 """
@@ -13,11 +14,12 @@ import hashlib
 import io
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from secrets import token_hex
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, cast
 
@@ -33,6 +35,17 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer as Buffer
 
 Frames = NDArray[np.uint8]
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
+    errno.EFBIG: "the file is too large for this file system or for ulimit -f",
+    errno.EACCES: "permission denied: choose another results folder, or change its rights",
+    errno.EROFS: "the file system is read-only: choose another results folder",
+    errno.ENOTDIR: "part of the path is a file, not a folder: choose another results folder",
+    errno.ENOENT: "no such file",
+}
+MENDABLE = frozenset(_ADVICE)  # what is on disk already is good, and the same command can continue
 
 
 class VideoError(UserError, OSError):
@@ -89,7 +102,8 @@ class VideoWriter:
         scale: nearest-neighbour enlargement of the mp4, for small pictures.
         subtitles: puts a strip below the picture of the mp4, for the text given to `write`.
         lossless: also write the frames as they are.
-        resume: continue after this progress; chunks beyond it are dropped.
+        resume: continue after this progress; everything else in the folder of the chunks is dropped.
+        parts: folder for the chunks, on the same file system, in one that exists; `<name>.parts` unless given.
 
     Leaving the `with` block without `finish` keeps the closed chunks and nothing else.
     Raises VideoError (an OSError) for everything the file system refuses.
@@ -103,28 +117,28 @@ class VideoWriter:
         subtitles: bool = False,
         lossless: bool = False,
         resume: Progress | None = None,
+        parts: Path | None = None,
     ) -> None:
         if fps < 1 or scale < 1:
             raise ValueError(f"fps and scale must be at least 1, got fps={fps}, scale={scale}")
         self.path, self.fps, self.scale, self.subtitles = path, fps, scale, subtitles
-        self.parts = path.with_name(path.stem + ".parts")
+        self.parts = parts or path.with_name(path.stem + ".parts")
         self.codecs = (H264, FFV1) if lossless else (H264,)
         self.saved = resume or Progress()
         self._frames, self._hash = self.saved.frames, self.saved.hash
         self._shape: tuple[int, ...] | None = None
         self._open: list[_Chunk] = []
         with _reported(self.parts):
+            self.parts.mkdir(parents=parts is None, exist_ok=True)
             self._prepare()
 
     def _prepare(self) -> None:
         """Keep the chunks that `saved` counts, drop every other file an earlier run left."""
-        self.parts.mkdir(parents=True, exist_ok=True)
-        keep = {self._chunk_path(codec, number) for codec in self.codecs for number in range(self.saved.chunks)}
+        keep = set(_chunk_names(self.saved.chunks, self.codecs))
         for file in self.parts.iterdir():
-            if file not in keep:
+            if file.name not in keep:
                 file.unlink()
-        missing = sorted(path.name for path in keep if not path.exists())
-        if missing:
+        if missing := [name for name in sorted(keep) if not (self.parts / name).exists()]:
             raise VideoError(
                 errno.ENOENT, f"cannot continue: {', '.join(missing)} is gone; start this video again", str(self.parts)
             )
@@ -155,18 +169,24 @@ class VideoWriter:
         self._open = []
         return self.saved
 
-    def finish(self, keep_chunks: bool = False) -> Progress:
+    def finish(self, keep_chunks: bool = False, check: Callable[[], None] = lambda: None) -> Progress:
         """Join the chunks under the final names. VideoError if there is no frame, or one is missing.
 
         With `keep_chunks` an earlier checkpoint stays valid until `clean`: for a caller who has more to write before
-        the video counts as done, and may be killed before that.
+        the video counts as done, and may be killed before that. `check` is called right before the files get their
+        names; what it raises prevents that.
         """
         done = self.checkpoint()
         if not done.frames:
             raise VideoError(errno.EINVAL, "no frame was written", str(self.path))
-        for codec in reversed(self.codecs):  # the mp4 last: where it is, all is
+        finals = [self.path.with_suffix(codec.suffix) for codec in self.codecs]
+        for codec, final in zip(self.codecs, finals, strict=True):
             parts = [self._chunk_path(codec, number) for number in range(done.chunks)]
-            _join(parts, self.path.with_suffix(codec.suffix), codec, self.fps, done.frames)
+            _join(parts, self.parts / final.name, codec, self.fps, done.frames)
+        check()
+        for final in reversed(finals):  # the mp4 last: where it is, all is
+            with _reported(final):
+                (self.parts / final.name).replace(final)
         if not keep_chunks:
             self.clean()
         return done
@@ -201,6 +221,16 @@ class VideoWriter:
         return np.ascontiguousarray(shown)
 
 
+def missing_chunks(parts: Path, chunks: int, lossless: bool) -> bool:
+    """Whether a chunk that a checkpoint counts is not in its folder."""
+    codecs = (H264, FFV1) if lossless else (H264,)
+    return not all((parts / name).exists() for name in _chunk_names(chunks, codecs))
+
+
+def _chunk_names(chunks: int, codecs: Sequence[Codec]) -> list[str]:
+    return [f"{number:05d}{codec.suffix}" for codec in codecs for number in range(chunks)]
+
+
 class _Chunk:
     """One file being encoded; it gets its name when it is closed."""
 
@@ -229,7 +259,7 @@ class _Chunk:
             _publish(self.file, self.container, self.path)
 
     def drop(self) -> None:
-        _discard(self.file, self.container, self.path)
+        _discard(self.file, self.container)
 
 
 def _join(parts: list[Path], path: Path, codec: Codec, fps: int, frames: int) -> None:
@@ -258,7 +288,7 @@ def _join(parts: list[Path], path: Path, codec: Codec, fps: int, frames: int) ->
                 )
             _publish(file, container, path)
         except BaseException:
-            _discard(file, container, path)
+            _discard(file, container)
             raise
 
 
@@ -271,6 +301,7 @@ class _File(io.BufferedWriter):
 
     dropped = False
     interrupted = False
+    part: Path
 
     def write(self, data: "Buffer") -> int:
         try:
@@ -293,8 +324,10 @@ class _File(io.BufferedWriter):
 
 
 def _create(path: Path, codec: Codec) -> tuple[_File, av.container.OutputContainer]:
-    """A container on `<path>.part`. Through a Python file, because that one reports a full disk and can be synced."""
-    file = _File(io.FileIO(_part(path), "wb"))
+    """A container on a part file. Through a Python file, because that one reports a full disk and can be synced."""
+    part = path.with_name(f"{path.name}.{token_hex(4)}.part")
+    file = _File(io.FileIO(part, "wb"))
+    file.part = part
     return file, av.open(file, "w", format=codec.container, options={"fflags": "+bitexact"})
 
 
@@ -304,19 +337,15 @@ def _publish(file: _File, container: av.container.OutputContainer, path: Path) -
     file.flush()
     os.fsync(file.fileno())
     file.close()
-    _part(path).replace(path)
+    file.part.replace(path)
 
 
-def _discard(file: _File, container: av.container.OutputContainer, path: Path) -> None:
+def _discard(file: _File, container: av.container.OutputContainer) -> None:
     # On the way out of an error, which is the one to show: a second one from closing would hide it.
     file.dropped = True
-    for close in (container.close, file.close, _part(path).unlink):
+    for close in (container.close, file.close, file.part.unlink):
         with suppress(OSError, av.FFmpegError, ValueError):
             close()
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + ".part")
 
 
 @contextmanager
@@ -328,15 +357,7 @@ def _reported(path: Path) -> Iterator[None]:
         raise
     except (OSError, av.FFmpegError) as error:
         number = getattr(error, "errno", None) or errno.EIO
-        advice = {
-            errno.ENOSPC: "the disk is full: free some space and run the same command again",
-            errno.EDQUOT: "the disk quota is used up: free some space and run the same command again",
-            errno.EFBIG: "the file is too large for this file system or for ulimit -f",
-            errno.EACCES: "permission denied: choose another results folder, or change its rights",
-            errno.EROFS: "the file system is read-only: choose another results folder",
-            errno.ENOTDIR: "part of the path is a file, not a folder: choose another results folder",
-            errno.ENOENT: "no such file",
-        }.get(number, getattr(error, "strerror", None) or str(error))
+        advice = _ADVICE.get(number, getattr(error, "strerror", None) or str(error))
         raise VideoError(number, advice, str(path)) from error
 
 

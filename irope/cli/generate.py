@@ -5,16 +5,23 @@
     irope generate prompt="a red circle moving left[5s] | a red circle moving up[5s#]" seed=3
     irope generate method=infinity_rope video.method.policy.f0=21 video.prompts.file=my.jsonl
 
-Done videos are left alone; after a kill or Ctrl-C the same command continues.
+Done videos are left alone; after a kill or Ctrl-C the same command continues. Several at once share the work.
 """
 
 from __future__ import annotations
 
 import argparse
+import signal
+import threading
+from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from irope.claims import Claims
+    from irope.config import Settings
     from irope.jobs import VideoJob
 
 
@@ -25,37 +32,80 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--dry-run", action="store_true", help="check everything and list the videos, make none")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
     options = parser.parse_intermixed_args(arguments)
-    from irope.config import Choice, load, policy_from
+    from irope.config import load
+    from irope.jobs import jobs_from
 
     config = load(options.overrides)
-    policy_from(config)  # a wrong setting is reported before torch is loaded
+    jobs = jobs_from(config)
+    for line in rounding_notes(jobs):
+        print(line)
+    if not options.dry_run:
+        return make(jobs, config)
+    for job in jobs:
+        print(f"{'done' if job.done else 'todo'}  {job.stem}.mp4  ({job.timeline.latents} latent frames)")
+    return 0
+
+
+def make(jobs: Sequence[VideoJob], config: Settings) -> int:
+    """Make the videos, beside other workers that may have the same list; returns the exit code."""
     import torch
 
+    from irope.claims import ClaimLost, Claims
     from irope.cli.progress import RolloutProgress
-    from irope.generate import generate
+    from irope.config import Choice
+    from irope.generate import Interrupted, as_they_come_free, generate, generate_claimed
     from irope.generator import load_generator
-    from irope.jobs import jobs_from
 
     torch.set_num_threads(Choice(config, "sys.threads").integer(1))
     checkpoint_blocks = Choice(config, "sys.checkpoint_blocks").integer(1)
     generator = load_generator(config)
-    jobs = jobs_from(config)
-    for line in rounding_notes(jobs):
-        print(line)
-    for job in jobs if options.dry_run else ():
-        print(f"{'done' if job.done else 'todo'}  {job.stem}.mp4  ({job.timeline.latents} latent frames)")
-    if options.dry_run:
-        return 0
-    with RolloutProgress(generator.clock.block) as progress:
-        for job in jobs:
-            done = job.done
-            sidecar = generate(job, generator, checkpoint_blocks, progress)
-            cost = sidecar["cost"]
-            print(
-                f"{job.stem}.mp4  {sidecar['pixel_frames']} frames, {sidecar['pixel_frames'] / sidecar['fps']:.1f} s"
-                + ("  (was done already)" if done else f"  {cost['seconds_per_block_median'] * 1000:.0f} ms/block")
-            )
+    claims, todo = Claims(Path(config["sys"]["out"])), deque(jobs)
+    with RolloutProgress(generator.clock.block) as progress, _terminated() as stop:
+        waiting = _Waiting(claims)
+        for job, claim in as_they_come_free(todo, claims, waiting):
+            made = f"{job.stem}.mp4"
+            if claim is None:
+                sidecar, how = generate(job, generator), "  (was done already)"
+            else:
+                try:
+                    sidecar = generate_claimed(
+                        job, claim, generator, checkpoint_blocks=checkpoint_blocks, report=progress, stop=stop.is_set
+                    )
+                except ClaimLost as lost:
+                    print(f"{made}  {lost}; it may finish the video")
+                    todo.append(job)
+                    continue
+                except Interrupted as error:
+                    raise KeyboardInterrupt from error
+                how = f"  {sidecar['cost']['seconds_per_block_median'] * 1000:.0f} ms/block"
+            seconds = sidecar["pixel_frames"] / sidecar["fps"]
+            print(f"{made}  {sidecar['pixel_frames']} frames, {seconds:.1f} s{how}")
     return 0
+
+
+class _Waiting:
+    """Says once for every video of another worker who makes it."""
+
+    def __init__(self, claims: Claims) -> None:
+        self.claims, self.told = claims, set[str]()
+
+    def __call__(self, job: VideoJob) -> None:
+        if job.key in self.told:
+            return
+        self.told.add(job.key)
+        by = next((f" by {held.worker}" for held in self.claims.held() if held.key == job.key), " by another worker")
+        print(f"{job.stem}.mp4  is being made{by}; this one goes on with the others and comes back to it", flush=True)
+
+
+@contextmanager
+def _terminated() -> Iterator[threading.Event]:
+    """Set when the system asks this process to end (preemption, shutdown), which leaves time for a checkpoint."""
+    event = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def rounding_notes(jobs: Sequence[VideoJob]) -> Iterator[str]:

@@ -22,7 +22,7 @@ FINAL = (".mp4", ".mkv", ".json")
 
 
 def final_names(folder: Path) -> list[str]:
-    return [p.name for p in folder.rglob("*") if p.suffix in FINAL and ".parts" not in str(p)]
+    return [p.name for p in folder.rglob("*") if p.suffix in FINAL and "/.work/" not in str(p)]
 
 
 @pytest.mark.parametrize(
@@ -189,14 +189,14 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(weights: Path, tmp_
     heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     first = subprocess.Popen(command("cut"), cwd=tmp_path, env=env, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("cut/*/*.state")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("cut/.work/*/*/state.safetensors")) and time.monotonic() < deadline:
         time.sleep(0.02)
     first.send_signal(signal.SIGINT)
     _, errors = first.communicate(timeout=60)
     assert first.returncode == 130, errors
     assert "continues" in errors
     assert final_names(tmp_path / "cut") == []
-    assert list(tmp_path.glob("cut/*/*.state"))
+    assert list(tmp_path.glob("cut/.work/*/*/state.safetensors"))
     for out in ("cut", "whole"):
         subprocess.run(command(out), cwd=tmp_path, env=env, check=True, capture_output=True, timeout=120)
     cut, whole = (json.loads(next(tmp_path.glob(f"{out}/*/*.json")).read_text()) for out in ("cut", "whole"))
@@ -204,4 +204,4 @@ def test_ctrl_c_ends_with_130_and_the_same_command_continues(weights: Path, tmp_
     assert cut["pixel_frames"] == whole["pixel_frames"] == 1917
     assert cut["plans"] == whole["plans"]
     assert cut["key"] == whole["key"]
-    assert not list(tmp_path.glob("cut/*/*.state")) + list(tmp_path.glob("cut/*/*.parts"))
+    assert not list(tmp_path.glob("cut/.work"))
