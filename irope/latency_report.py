@@ -101,8 +101,8 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     )
     read = (
         f"Median [p10, p90] over n rounds, flush and recache in turn; {clock} time unless said otherwise. R: latent "
-        "frames encoded again. *cache* and *difference* are beyond an ordinary block of the same policy, round by round; "
-        "a negative one is a saving. *event*: the plan and the dropping of pages alone, on the host (wall)."
+        "frames encoded again. *cache* and *difference* are beyond an ordinary block of the same policy, round by "
+        "round; a negative one is a saving. *event*: the plan and the dropping of pages alone, on the host (wall)."
     )
     lines = [f"# What a prompt switch costs ({report['model']})", "", made, "", read, ""]
     lines += [f"- {line}" for line in summary(report)]

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from irope.attention_map import AttentionRecorder, Maps, check_in, load_maps, save_maps, shares
+from irope.bench import one_thread
 from irope.config import Choice, Settings, load, policy_from
 from irope.errors import UserError
 from irope.generator import Generator, load_generator
@@ -172,8 +173,9 @@ def _record(
         horizon=generator.horizon,
         watch=recorder,
     )
-    for _ in rollout:
-        pass
+    with one_thread():  # several on a busy machine wait for each other
+        for _ in rollout:
+            pass
     return recorder
 
 
