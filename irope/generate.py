@@ -273,7 +273,7 @@ def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -
         "key": job.key,
         "files": files,
         "bytes": {kind: job.stem.with_name(name).stat().st_size for kind, name in files.items() if name is not None},
-        "record": job.record,
+        "record": job.record,  # first after what `irope.finished` reads
         "config": job.config,
         "id": job.script.id,
         "script": job.script.canonical(),

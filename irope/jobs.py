@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from irope.config import Choice, Settings, policy_from, scripts_from, timeline_of
 from irope.errors import UserError
+from irope.finished import finished
 from irope.identity import canonical_json, key_of_parts
 from irope.model_card import ModelCard, card_from
 from irope.policy import CachePolicy
@@ -70,12 +70,7 @@ class VideoJob(NamedTuple):
     @property
     def done(self) -> bool:
         """The sidecar, written last, is there with this key, and so are the files it names, whole."""
-        try:
-            facts = json.loads(self.sidecar.read_text())
-            files = [self.stem.with_name(name) for name in facts["files"].values() if name is not None]
-            return bool(facts["key"] == self.key) and all(file.is_file() for file in files)
-        except (OSError, ValueError, KeyError, AttributeError):
-            return False
+        return finished(self.stem, self.key)
 
 
 class _Part(NamedTuple):
