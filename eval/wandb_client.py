@@ -38,11 +38,12 @@ def data_name(run: str, digest: str) -> str:
     return f"data-{run}-{digest[:8]}"
 
 
-def send_run(content: Content, folder: Path, online: bool) -> Path | None:
+def send_run(content: Content, folder: Path, online: bool, connect: float = CONNECT_SECONDS) -> Path | None:
     """Send one run whole; a run with its id that is there already is overwritten.
 
     Args:
         folder: gets ``wandb/offline-run-*`` and, in `data_name`, copies of what that run refers to.
+        connect: seconds to reach the server.
 
     Returns:
         The folder of an offline run, None online.
@@ -67,7 +68,7 @@ def send_run(content: Content, folder: Path, online: bool) -> Path | None:
             notes=content.description,
             config=dict(content.config),
             dir=str(folder),
-            settings=_settings(wandb.Settings, online),
+            settings=_settings(wandb.Settings, online, connect),
         )
         _log(wandb, run, content, data)
         place = None if online else Path(run.dir).parent
@@ -87,14 +88,14 @@ def _becomes_whole(path: Path) -> bool:
     return whole
 
 
-def _settings(kind: Any, online: bool) -> Any:
+def _settings(kind: Any, online: bool, connect: float) -> Any:
     wanted: dict[str, Any] = {
         "mode": "online" if online else "offline",
         "silent": True,
         "console": "off",
         "host": "-",
         "program": "irope",
-        "init_timeout": CONNECT_SECONDS,
+        "init_timeout": connect,
         "finish_timeout": FINISH_SECONDS,
         "finish_timeout_raises": True,
         "disable_git": True,

@@ -12,13 +12,17 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from eval.experiment_table import experiment_frame
 from eval.results import CellFiles, Results
 from eval.table import Table, better
 from irope.identity import config_key, file_digest
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST_VIDEO = 32 * 2**20
 """Bytes; a longer mp4 is left out, and that is said."""
@@ -93,10 +97,14 @@ def contents(
         videos: how many of each cell are sent along, the same prompts and seeds of every cell.
         images, files: pictures and tables of the experiment's own run.
     """
-    curves = _curves(results)
-    scored = {row.label for table in tables for row in table.rows if row.n}
-    cells = [_cell(results, c, tables, curves.get(c.label, ()), videos) for c in results.cells if c.label in scored]
-    return [*cells, _experiment(results, tables, images or {}, files or {})]
+    curves, missing = _curves(results), results.missing
+    scores = dict(list(experiment_frame(results).groupby("method")))
+    cells = [
+        _cell(results, cell, tables, curves.get(cell.label, ()), missing.get(cell.label, 0), scores[cell.label], videos)
+        for cell in results.cells
+        if cell.label in scores
+    ]
+    return [*cells, _experiment(results, tables, sum(missing.values()), images or {}, files or {})]
 
 
 def run_id(results: Results, label: str, config: Mapping[str, Any]) -> str:
@@ -134,16 +142,22 @@ def _group(results: Results) -> str:
 
 
 def _cell(
-    results: Results, cell: CellFiles, tables: Sequence[Table], history: Sequence[Mapping[str, float | int]], most: int
+    results: Results,
+    cell: CellFiles,
+    tables: Sequence[Table],
+    history: Sequence[Mapping[str, float | int]],
+    missing: int,
+    scores: pd.DataFrame,
+    most: int,
 ) -> Content:
     summary, best = _summary(tables, cell.label)
     costs = results.costs[results.costs["method"] == cell.label]
     summary["videos"] = len(costs)
-    summary["videos missing"] = results.missing.get(cell.label, 0)
+    summary["videos missing"] = missing
     if len(costs):
         summary["seconds per frame (median)"] = float(costs["seconds_per_frame"].median())
         summary["KV bytes"] = int(costs["kv_bytes"].max())
-    grid, notes = _videos(results, cell, most)
+    grid, notes = _videos(cell, scores, most)
     return Content(
         id=run_id(results, cell.label, cell.config),
         name=cell.label,
@@ -163,7 +177,7 @@ def _cell(
 
 
 def _experiment(
-    results: Results, tables: Sequence[Table], images: Mapping[str, Path], files: Mapping[str, Path]
+    results: Results, tables: Sequence[Table], missing: int, images: Mapping[str, Path], files: Mapping[str, Path]
 ) -> Content:
     configs = {cell.label: public_config(cell.config) for cell in results.cells}
     archive = {f"{c.label}/{v.scores.name}": v.scores for c in results.cells for v in c.videos if v.scores.is_file()}
@@ -179,7 +193,7 @@ def _experiment(
         summary={
             "cells": len(results.cells),
             "videos scored": len(archive),
-            "videos missing": sum(results.missing.values()),
+            "videos missing": missing,
         },
         history=(),
         grid=Grid("results", ("cell", "length", "metric", *_PARTS), tuple(_numbers(tables))),
@@ -253,9 +267,8 @@ def _rows(curves: Mapping[str, list[Sequence[float | None]]], width: Mapping[str
     yield from (rows[second] for second in sorted(rows))
 
 
-def _videos(results: Results, cell: CellFiles, most: int) -> tuple[Grid, tuple[str, ...]]:
+def _videos(cell: CellFiles, frame: pd.DataFrame, most: int) -> tuple[Grid, tuple[str, ...]]:
     """A row for each scored video, with the video itself for the first ``most`` of them that are small enough."""
-    frame = results.frame[results.frame["method"] == cell.label]
     columns = list(dict.fromkeys(zip(frame["metric"], frame["length"], strict=True)))
     scores: dict[str, dict[tuple[str, str], float]] = {}
     for file, metric, length, value in zip(

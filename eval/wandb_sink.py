@@ -20,7 +20,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from eval.wandb_client import NEEDS, ClientError, data_name, installed, send_run
+from eval.wandb_client import CONNECT_SECONDS, NEEDS, ClientError, data_name, installed, send_run
 from eval.wandb_content import Content
 from irope.provenance import write_json_atomic
 
@@ -46,6 +46,7 @@ def send(
     *,
     online: bool = False,
     say: Say = lambda _: None,
+    connect: float = CONNECT_SECONDS,
     silence: float = SILENCE_SECONDS,
 ) -> Sent:
     """Send those of ``runs`` that were not sent, or have changed since.
@@ -53,7 +54,7 @@ def send(
     Args:
         folder: of the ledger, and of the offline runs.
         say: told a line for each run that is sent.
-        silence: seconds after which a client that says nothing is given up.
+        connect: seconds to reach the server; ``silence``: seconds after which a client that says nothing is given up.
 
     Never raises for anything that W&B does: the returned `Sent` says what happened, and the same call continues.
     """
@@ -66,7 +67,7 @@ def send(
         return Sent(0, kept, f"wandb is not installed; run: {NEEDS}")
     done = 0
     try:
-        for run, place in _by_process([run for run, _ in todo], folder, online, silence):
+        for run, place in _by_process([run for run, _ in todo], folder, online, connect, silence):
             ledger.note(run.id, todo[done][1], place, online)
             done += 1
             say(f"{run.name}{': ' if run.notes else ''}{', '.join(run.notes)}")
@@ -116,7 +117,7 @@ def _target() -> str:
     )
 
 
-def _by_process(runs: Sequence[Content], folder: Path, online: bool, silence: float) -> Any:
+def _by_process(runs: Sequence[Content], folder: Path, online: bool, connect: float, silence: float) -> Any:
     """Yield (run, its offline folder) as a child process sends them.
 
     Raises:
@@ -125,7 +126,7 @@ def _by_process(runs: Sequence[Content], folder: Path, online: bool, silence: fl
     folder.mkdir(parents=True, exist_ok=True)
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_child, args=(list(runs), folder, online, theirs), daemon=True)
+    child = context.Process(target=_child, args=(list(runs), folder, online, connect, theirs), daemon=True)
     child.start()
     theirs.close()
     try:
@@ -147,14 +148,14 @@ def _by_process(runs: Sequence[Content], folder: Path, online: bool, silence: fl
             child.join()
 
 
-def _child(runs: list[Content], folder: Path, online: bool, to: Connection) -> None:
+def _child(runs: list[Content], folder: Path, online: bool, connect: float, to: Connection) -> None:
     """Send the runs, a message for each; what the client prints goes to a file."""
     with (folder / "client.log").open("w", encoding="utf-8") as log:
         os.dup2(log.fileno(), sys.stdout.fileno())
         os.dup2(log.fileno(), sys.stderr.fileno())
         try:
             for run in runs:
-                to.send(("", send_run(run, folder, online)))
+                to.send(("", send_run(run, folder, online, connect)))
         except (ClientError, OSError) as error:
             with suppress(OSError):
                 to.send((str(error), None))
