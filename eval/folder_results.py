@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eval.plots.colours import sortable
 from eval.results import CellFiles, Results, VideoFiles
 from eval.scores import read_scores
 from eval.videos import SCORES
@@ -45,7 +46,10 @@ def folder_results(path: Path, protocol: str | None = None) -> Results:
         names = " and ".join(name or "an unknown one" for name in models)
         raise UserError(f"{root} holds videos of the models {names}, which never share a plot; give each its folder")
     axes = _axes(found)
-    cells = [_cell(root, label, axes[label], files) for label, files in found.items()]
+    order = sorted(
+        found, key=lambda label: (label.partition("@")[0], [sortable(v) for v in axes[label].values()], label)
+    )
+    cells = [_cell(root, label, axes[label], found[label]) for label in order]
     return Results(
         name=root.resolve().name,
         description=f"the scored folder {root}",

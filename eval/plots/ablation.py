@@ -10,8 +10,8 @@ from eval.frame import title
 from eval.plots.colours import GREY, Style, styles
 from eval.plots.duration import draw_points, spread_note
 from eval.plots.numbers import prompt_means, show
-from eval.plots.plot import Key, NoPlotError, Plot, counted, finish, gaps, key, panels, subtitle, title_panel
-from eval.plots.published import PUBLISHED_KEY, draw_published, published_points
+from eval.plots.plot import Key, NoPlotError, Plot, counted, finish, gaps, key, panels, subtitle, title_panel, varied
+from eval.plots.published import PUBLISHED_KEY, draw_published, published_notes, published_points
 from eval.stats import FEWEST
 from eval.table import OVERALL, better
 
@@ -51,11 +51,13 @@ def ablation(results: Results, numbers: pd.DataFrame, axis: str) -> Plot:
     others = [name for name in results.axes if name != axis]
     at = at.assign(line=[_line(row, others) for row in at.to_dict("records")], **{axis: at[axis].astype(float)})
     lines = _lines(at, others)
-    metrics = list(dict.fromkeys(at["metric"]))
+    metrics, undrawn = varied(at, axis)
+    if not metrics:
+        raise NoPlotError(f"nothing changes with {axis}: {'; '.join(undrawn)}")
     values = sorted(at[axis].unique())
     dots = prompt_means(results) if (at["prompts"] < FEWEST).any() else None
     printed = published_points(results)
-    printed = printed[printed["seconds"].isna() | (printed["seconds"] == seconds)]
+    printed = printed[(printed["seconds"].isna() | (printed["seconds"] == seconds)) & printed[axis].notna()]
     figure, panels_ = panels(len(metrics))
     for panel, metric in zip(panels_, metrics, strict=True):
         title_panel(panel, OVERALL.get(metric) or title(metric), better(metric))
@@ -70,7 +72,7 @@ def ablation(results: Results, numbers: pd.DataFrame, axis: str) -> Plot:
     keys += [PUBLISHED_KEY] if len(printed) else []
     n = counted(at["prompts"].tolist(), at["videos"].tolist())
     said = spread_note(at).replace("bars: 95 %", "bands: 95 %")
-    about = [said, f"videos of {seconds:g} s", *gaps(results)]
+    about = [f"{said}; videos of {seconds:g} s", *undrawn, *published_notes(printed), *gaps(results)]
     called = NAMES.get(axis, axis)
     finish(figure, f"Score against {called}", subtitle(results, n), keys, about)
     caption = f"Mean of every metric over {called} ({axis}), videos of {seconds:g} s; {said}. {n}."

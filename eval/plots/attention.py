@@ -23,7 +23,7 @@ Maps = NDArray[np.float32]
 
 PARTS = {"sink": FILL["sink"], "past": FILL["past"], "own block": FILL["new"], "other": "#c9ced6"}
 """Where attention goes, in the colours of ``irope explain``; the rest is memory pages and later frames."""
-_DARK = "#eceff2"  # not attended
+_EMPTY = "#eceff2"  # not attended
 _GRIDDED = 96  # frames up to which block edges can be told apart
 
 
@@ -40,14 +40,16 @@ def attention(
     Raises:
         NoPlotError: the file does not hold attention maps.
     """
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import LogNorm, PowerNorm
     from matplotlib.figure import Figure
 
     maps, info = read_maps(path)
+    shades = colormaps["viridis"].with_extremes(bad=_EMPTY)
     count = len(maps)
-    columns = min(count, 4)
+    columns = count if count < 4 else 3 if count in (5, 6, 9) else 4
     rows = ceil(count / columns)
     figure = Figure(figsize=(2.9 * columns, 3.9 * rows), layout="constrained", facecolor="white")
     FigureCanvasAgg(figure)
@@ -55,7 +57,6 @@ def attention(
     norm = LogNorm(1e-3, max(most, 2e-3), clip=True) if scale == "log" else PowerNorm(gamma, 0, most)
     shape = {"height_ratios": [3.2, 1] * rows}
     grid = figure.subplots(2 * rows, columns, squeeze=False, gridspec_kw=shape)
-    squares: list[Any] = []
     for number in range(rows * columns):
         above, below = (
             grid[2 * (number // columns)][number % columns],
@@ -65,14 +66,12 @@ def attention(
             above.set_axis_off()
             below.set_axis_off()
             continue
-        squares.append(above)
         panel = info["panels"][number]
-        image = above.imshow(maps[number], norm=norm, cmap="viridis", interpolation="nearest", origin="upper")
-        image.get_cmap().set_bad(_DARK)
+        above.imshow(maps[number], norm=norm, cmap=shades, interpolation="nearest", origin="upper")
         _decorate(above, panel, maps.shape[1])
         _bars(below, segment_shares(maps[number], panel))
-    bar = figure.colorbar(ScalarMappable(norm, image.get_cmap()), ax=squares, shrink=0.6, pad=0.02, aspect=30)
-    bar.set_label("attention of a frame on a frame (a row sums to 1)", fontsize=8, color=GREY)
+    bar = figure.colorbar(ScalarMappable(norm, shades), ax=list(figure.axes), shrink=0.6, pad=0.01, aspect=30)
+    bar.set_label("attention (a row sums to 1)", fontsize=8, color=GREY)
     bar.ax.tick_params(labelsize=8)
     data = _data(maps, info)
     finish(figure, _title(info), _subtitle(info, maps), _keys(info), [_note(maps, info)])
@@ -131,7 +130,7 @@ def _decorate(axis: Axes, panel: dict[str, Any], frames: int) -> None:
     if sink:
         axis.axvline(sink - 0.5, color=PARTS["sink"], linewidth=1.1)
     for frame, kind in panel["events"]:
-        look = {"color": CUT if kind == "cut" else SWITCH, "linewidth": 1.1, "linestyle": (0, (3, 2))}
+        look: dict[str, Any] = {"color": CUT if kind == "cut" else SWITCH, "linewidth": 1.1, "linestyle": (0, (3, 2))}
         axis.axhline(frame - 0.5, **look)
         axis.axvline(frame - 0.5, **look)
 
@@ -146,7 +145,7 @@ def _bars(axis: Axes, shares: list[dict[str, Any]]) -> None:
             continue
         axis.barh(range(len(shares)), values, left=left, color=colour, height=0.78)
         for place, value in enumerate(values):
-            if value >= 0.1:
+            if value >= 0.12:
                 ink = "white" if part == "own block" else INK
                 axis.text(
                     left[place] + value / 2, place, f"{value:.2f}", ha="center", va="center", fontsize=7.5, color=ink
@@ -179,7 +178,7 @@ def _keys(info: dict[str, Any]) -> list[Key]:
         Key(part, {"marker": "s", "linestyle": "none", "color": colour, "markersize": 8})
         for part, colour in PARTS.items()
     ]
-    keys.append(Key("not attended", {"marker": "s", "linestyle": "none", "color": _DARK, "markersize": 8}))
+    keys.append(Key("not attended", {"marker": "s", "linestyle": "none", "color": _EMPTY, "markersize": 8}))
     keys += [Key("end of the sink", {"color": PARTS["sink"], "linewidth": 1.2})]
     if "switch" in kinds:
         keys.append(Key("prompt switch", {"color": SWITCH, "linewidth": 1.2, "linestyle": (0, (3, 2))}))

@@ -22,7 +22,7 @@ from irope.sheet import MARKS
 Dashes = tuple[float, ...]
 LINES: tuple[Dashes, ...] = ((), (5, 2), (1.2, 1.4), (6, 1.6, 1.2, 1.6), (9, 3), (3, 1.2, 1.2, 1.2, 1.2, 1.2))
 """Line styles as lengths of dashes and gaps, in line widths; empty is a full line."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "*", "H")
 
 INK, GREY, RULE, PAPER = "#1f2328", "#59636e", "#d0d7de", "#ffffff"
 """Text, notes, grid lines and ground, as in the drawings of ``irope explain``."""
@@ -51,12 +51,16 @@ FIXED: Mapping[str, Style] = {
     "infinity_rope_paper": Style("#56b4e9", "D", LINES[3]),
     "kv_recache": Style("#d55e00", "s", LINES[1]),
     "longlive_infinity": Style("#e69f00", "p", LINES[3]),
-    "rolling": Style("#117733", "^", LINES[2]),
-    "rolling_w6": Style("#009e73", "v", LINES[1]),
+    "rolling": Style("#117733", "^", LINES[5]),
+    "rolling_w6": Style("#009e73", "v", LINES[2]),
     "rolling_sink1": Style("#999933", ">", LINES[4]),
     "rolling_forcing": Style("#cc79a7", "P", LINES[0]),
     "causvid": Style("#882255", "X", LINES[3]),
     "full": Style("#1b1b1b", "h", LINES[4]),
+    "memrope": Style("#aa4499", "<", LINES[1]),
+    "rolling_sink": Style("#44aa99", "d", LINES[3]),
+    "deep_forcing": Style("#332288", "*", LINES[2]),
+    "lol": Style("#8c510a", "H", LINES[5]),
 }
 
 
@@ -77,7 +81,7 @@ def styles(cells: Iterable[tuple[str, str, Sequence[Any]]]) -> dict[str, Style]:
     found = {}
     for method, variants in groups.items():
         own = style(method)
-        ordered = sorted(dict(variants), key=lambda label: ([_sortable(v) for v in dict(variants)[label]], label))
+        ordered = sorted(dict(variants), key=lambda label: ([sortable(v) for v in dict(variants)[label]], label))
         if len(ordered) == 1:
             found[ordered[0]] = own
             continue
@@ -120,7 +124,7 @@ APART = 25.0
 """Distance in CIELAB from every listed colour that a made one keeps; about 2.3 is just noticeable."""
 
 
-def _sortable(value: Any) -> tuple[int, float, str]:
+def sortable(value: Any) -> tuple[int, float, str]:
     """Numbers in their order before names in theirs; null first."""
     if value is None:
         return (0, 0.0, "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from eval.frame import ordered_metrics, title
 from eval.plots.colours import GREY
 from eval.plots.events import CUT_KEY, MOST, SWITCH_KEY, draw_events, event_times
 from eval.plots.numbers import band, cell_styles, curves, short_labels
-from eval.plots.plot import Key, NoPlotError, Plot, counted, finish, gaps, panels, subtitle, title_panel
+from eval.plots.plot import NoPlotError, Plot, counted, finish, gaps, key, panels, subtitle, title_panel, varied
 from eval.stats import FEWEST
 from eval.table import better
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 POINTS = 120
 """Of a curve; longer videos are averaged over stretches of whole seconds."""
+BANDED = 6
+"""Lines up to which bands are drawn; more would hide each other."""
 OTHER_COURSE = frozenset({"cut_sharpness", "unrequested_cuts", "flow_dynamic", "dynamic_degree"})
 """Scorers whose course (steps between frames, motion) is not in the unit of their value."""
 
@@ -40,19 +42,28 @@ def drift(results: Results) -> Plot:
     if known.empty or known["second"].max() < 2:
         raise NoPlotError("no score with a course of at least three seconds was found")
     known, width = _coarser(known)
-    metrics = [metric for metric in ordered_metrics(results.frame) if metric in set(known["metric"])]
     looks, (labels, heading), times = cell_styles(results), short_labels(results), event_times(results)
     shown = [label for label in labels if label in set(known["method"])]
-    data = _bands(known, metrics, shown)
+    data = _bands(known, [m for m in ordered_metrics(results.frame) if m in set(known["metric"])], shown)
+    metrics, undrawn = varied(data, "second")
+    if not metrics:
+        raise NoPlotError(f"no score changes within a video: {'; '.join(undrawn)}")
     drawn_events = times if len(times) <= MOST else {}
     figure, axes = panels(len(metrics), across=2 if known["second"].max() > 30 else 3)
     for axis, metric in zip(axes, metrics, strict=True):
         title_panel(axis, title(metric), better(metric))
         draw_events(axis, drawn_events)
-        for label in shown:
+        for place, label in enumerate(shown):
             rows = data[(data["metric"] == metric) & (data["method"] == label)]
-            look = looks[label]
-            axis.plot(rows["second"], rows["mean"], **look.line, linewidth=1.5)
+            look, every = looks[label], max(1, len(rows) // 5)
+            marks: dict[str, Any] = {
+                "marker": look.marker,
+                "markersize": 4,
+                "markevery": (place * every // len(shown), every),
+            }
+            axis.plot(rows["second"], rows["mean"], **look.line, **marks, linewidth=1.5)
+            if len(shown) > BANDED:
+                continue
             if (rows["prompts"] < FEWEST).any():
                 for bound in ("low", "high"):
                     axis.plot(rows["second"], rows[bound], color=look.colour, linewidth=0.5, alpha=0.6)
@@ -60,12 +71,12 @@ def drift(results: Results) -> Plot:
                 axis.fill_between(rows["second"], rows["low"], rows["high"], color=look.colour, alpha=0.14, linewidth=0)
         axis.set_xlim(0, float(known["second"].max()) + width / 2)
         axis.set_xlabel("time in the video (s)", fontsize=8, color=GREY)
-    keys = [Key(labels[label], {**looks[label].line, "linewidth": 1.8}) for label in shown]
+    keys = [key(labels[label], looks[label]) for label in shown]
     keys += [entry for entry, cut in ((SWITCH_KEY, False), (CUT_KEY, True)) if any(c == cut for _, c in drawn_events)]
     videos = known.groupby(["method", "metric"])[["prompt", "seed"]].apply(lambda g: len(g.drop_duplicates()))
     prompts = known.groupby(["method", "metric"])["prompt"].nunique()
     n = counted(prompts.tolist(), videos.tolist()).replace(" a point", " a line")
-    notes = [_spread(data, width), *_about_events(times, drawn_events), *gaps(results)]
+    notes = [_spread(data, width, len(shown)), *undrawn, *_about_events(times, drawn_events), *gaps(results)]
     finish(figure, "Drift within a video", subtitle(results, n), keys, notes, heading)
     caption = f"The course of every score in time, the mean over prompts; {notes[0]}. {n}."
     return Plot("drift", figure, data, caption)
@@ -97,8 +108,10 @@ def _bands(known: pd.DataFrame, metrics: list[str], shown: list[str]) -> pd.Data
     )
 
 
-def _spread(data: pd.DataFrame, width: float) -> str:
+def _spread(data: pd.DataFrame, width: float, lines: int) -> str:
     of = "" if width == 1 else f"; means of {width:g} s"
+    if lines > BANDED:
+        return f"the spread over prompts of so many lines is in the CSV file{of}"
     few = data["prompts"] < FEWEST
     if not few.any():
         return f"bands: pointwise 95 % bootstrap over prompts{of}"

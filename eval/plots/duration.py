@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +11,8 @@ import numpy as np
 from eval.frame import title
 from eval.plots.colours import GREY, Style
 from eval.plots.numbers import cell_styles, prompt_means, short_labels
-from eval.plots.plot import Key, NoPlotError, Plot, counted, finish, gaps, key, panels, subtitle, title_panel
-from eval.plots.published import PUBLISHED_KEY, draw_published, published_points
+from eval.plots.plot import Key, NoPlotError, Plot, counted, finish, gaps, key, panels, subtitle, title_panel, varied
+from eval.plots.published import PUBLISHED_KEY, draw_published, published_notes, published_points
 from eval.stats import FEWEST
 from eval.table import OVERALL, better
 
@@ -33,33 +35,45 @@ def duration(results: Results, numbers: pd.DataFrame) -> Plot:
     durations = sorted(numbers["seconds"].unique()) if len(numbers) else []
     if len(durations) < 2:
         raise NoPlotError("a plot against duration needs two durations; this experiment has one")
-    metrics = list(dict.fromkeys(numbers["metric"]))
+    metrics, undrawn = varied(numbers, "seconds")
+    if not metrics:
+        raise NoPlotError(f"nothing changes with the duration: {'; '.join(undrawn)}")
     looks, (labels, heading) = cell_styles(results), short_labels(results)
     shown = [label for label in labels if label in set(numbers["method"])]
     dots = prompt_means(results) if (numbers["prompts"] < FEWEST).any() else None
+    places = steps(durations)
     printed = published_points(results)
+    printed = printed.assign(place=printed["seconds"].map(places))
+    printed = printed[printed["place"].notna()]
     figure, axes = panels(len(metrics))
     for axis, metric in zip(axes, metrics, strict=True):
         title_panel(axis, OVERALL.get(metric) or title(metric), better(metric))
         for place, label in enumerate(shown):
             rows = numbers[(numbers["metric"] == metric) & (numbers["method"] == label)].sort_values("seconds")
             # Lines side by side, so that bars of methods that score alike can be told apart.
-            beside = 1.0 + 0.028 * (place - (len(shown) - 1) / 2) * min(1, 6 / len(shown))
-            draw_points(axis, rows, rows["seconds"] * beside, looks[label], dots, (label, metric))
-        draw_published(axis, printed[printed["metric"] == metric], "seconds", looks)
-        axis.set_xscale("log")
-        axis.set_xticks(durations, [f"{s:g}" for s in durations])
-        axis.set_xticks([], minor=True)
-        axis.set_xlim(durations[0] / 1.25, durations[-1] * 1.25)
-        axis.set_xlabel("duration (s)", fontsize=8, color=GREY)
+            beside = min(0.09, 0.6 / len(shown)) * (place - (len(shown) - 1) / 2)
+            draw_points(axis, rows, rows["seconds"].map(places) + beside, looks[label], dots, (label, metric))
+        draw_published(axis, printed[printed["metric"] == metric], "place", looks)
+        axis.set_xticks(list(places.values()), [f"{s:g}" for s in durations])
+        axis.set_xlim(-0.45, places[durations[-1]] + 0.45)
+        axis.set_xlabel("duration (s), axis about logarithmic", fontsize=8, color=GREY)
     keys: list[Key] = [key(labels[label], looks[label]) for label in shown]
     keys += [PUBLISHED_KEY] if len(printed) else []
     n = counted(numbers["prompts"].tolist(), numbers["videos"].tolist())
     said = spread_note(numbers)
-    left = [f"not scored at every duration: {names}" for names in [_partial(numbers, shown, len(durations))] if names]
-    finish(figure, "Score against duration", subtitle(results, n), keys, [said, *left, *gaps(results)], heading)
+    partial = _partial(numbers, shown, len(durations))
+    notes = [said, *undrawn, *([f"not scored at every duration: {partial}"] if partial else [])]
+    notes += [*published_notes(printed), *gaps(results)]
+    finish(figure, "Score against duration", subtitle(results, n), keys, notes, heading)
     caption = f"Mean of every metric over videos of {', '.join(f'{s:g}' for s in durations)} s; {said}. {n}."
     return Plot("duration", figure, numbers.reset_index(drop=True), caption)
+
+
+def steps(durations: Sequence[float]) -> dict[float, float]:
+    """Places of durations on the axis: a doubling is one step; no step is below 1 or above 2, so that there is room for
+    the bars at 120 and 240 s and no void between 5 and 60 s."""
+    gaps = [min(2.0, max(1.0, float(np.log2(b / a)))) for a, b in pairwise(durations)]
+    return dict(zip(durations, [0.0, *np.cumsum(gaps).tolist()], strict=True))
 
 
 def draw_points(
@@ -78,17 +92,17 @@ def draw_points(
     """
     if rows.empty:
         return
-    x = np.asarray(x, dtype=np.float64)
+    at = np.asarray(x, dtype=np.float64)
     mean, low, high = (np.asarray(rows[c], dtype=np.float64) for c in ("mean", "low", "high"))
     below, above = np.nan_to_num(np.maximum(mean - low, 0)), np.nan_to_num(np.maximum(high - mean, 0))
-    axis.errorbar(x, mean, yerr=(below, above), fmt="none", ecolor=style.colour, elinewidth=1.1, capsize=2, alpha=0.75)
-    axis.plot(x, mean, **style.line, linewidth=1.5, marker=style.marker, markersize=4.5)
+    axis.errorbar(at, mean, yerr=(below, above), fmt="none", ecolor=style.colour, elinewidth=1.1, capsize=2, alpha=0.75)
+    axis.plot(at, mean, **style.line, linewidth=1.5, marker=style.marker, markersize=4.5)
     if dots is None:
         return
-    for at, seconds, count in zip(x, rows["seconds"], rows["prompts"], strict=True):
+    for place, seconds, count in zip(at, rows["seconds"], rows["prompts"], strict=True):
         if count < FEWEST and (name[0], seconds, name[1]) in dots.index:
             values = dots.loc[name[0], seconds, name[1]].to_numpy()
-            axis.plot(np.full(len(values), at), values, ".", color=style.colour, markersize=3, alpha=0.5)
+            axis.plot(np.full(len(values), place), values, ".", color=style.colour, markersize=3, alpha=0.5)
 
 
 def spread_note(numbers: pd.DataFrame) -> str:

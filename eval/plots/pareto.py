@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 HEADLINES = ("quality", "world_prompt", "overall_consistency", "segment_alignment", "imaging_quality", "imaging")
 """Metrics that stand for quality, the first that was scored."""
+
+
+_RING: dict[str, Any] = {"marker": "o", "markersize": 13, "markerfacecolor": "none", "markeredgecolor": GREY}
 
 
 class MixedDevicesError(UserError, ValueError):
@@ -51,11 +54,11 @@ def pareto(results: Results, numbers: pd.DataFrame, metric: str | None = None) -
     if data.empty:
         raise NoPlotError("no cost was recorded beside the scored videos")
     looks, (labels, heading) = cell_styles(results), short_labels(results)
-    scale, unit = _bytes_unit(float(data["kv_bytes"].max()))
+    scale, unit = _bytes_unit(float(data["kv_bytes"].min()))
     way = better(metric) or "higher"
     figure, axes = panels(2, size=(4.3, 3.4))
-    columns = (("kv_bytes", 1 / scale, f"KV cache ({unit}), less is better"),)
-    columns += (("seconds_per_frame", 1000.0, "generation time (ms a frame), less is better"),)
+    columns = [("kv_bytes", 1 / scale, f"KV cache ({unit}), less is better")]
+    columns += [("seconds_per_frame", 1000.0, "generation time (ms a frame), less is better")]
     for axis, (cost, factor, label) in zip(axes, columns, strict=True):
         for row in data.to_dict("records"):
             look, x, y = looks[row["method"]], row[cost] * factor, row["mean"]
@@ -65,13 +68,15 @@ def pareto(results: Results, numbers: pd.DataFrame, metric: str | None = None) -
             axis.plot(x, y, marker=look.marker, color=look.colour, markersize=7, linestyle="none")
         best = data.loc[frontier(data[cost].tolist(), data["mean"].tolist(), way)].sort_values(cost)
         axis.plot(best[cost] * factor, best["mean"], color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        axis.plot(best[cost] * factor, best["mean"], **_RING, linestyle="none")
         axis.set_xlabel(label, fontsize=8.5, color=GREY)
         axis.set_ylabel(f"{OVERALL.get(metric) or title(metric)}, {way} is better", fontsize=8.5, color=GREY)
         axis.margins(0.12)
     keys = [_dot(key(labels[label], looks[label])) for label in labels if label in set(data["method"])]
+    keys.append(Key("frontier", {**_RING, "linestyle": (0, (4, 2)), "color": GREY, "linewidth": 1}))
     n = counted(data["prompts"].tolist(), data["videos"].tolist())
     seconds = float(data["seconds"].iloc[0])
-    notes = [f"device: {device}; videos of {seconds:g} s; dashed: the frontier, cells that no other beats in both"]
+    notes = [f"device: {device}; videos of {seconds:g} s; frontier: cells that no other beats in both score and cost"]
     notes += [f"{spread_note(data)}; of time: the middle half of the videos", *_left_out(labels, data), *gaps(results)]
     finish(figure, f"{OVERALL.get(metric) or title(metric)} against cost", subtitle(results, n), keys, notes, heading)
     data["frontier_kv"] = data.index.isin(frontier(data["kv_bytes"].tolist(), data["mean"].tolist(), way))
@@ -108,15 +113,15 @@ def _points(numbers: pd.DataFrame, costs: pd.DataFrame) -> pd.DataFrame:
     """Rows of the longest duration with their costs."""
     at = numbers[numbers["seconds"] == numbers["seconds"].max()]
     time = costs.groupby("method")["seconds_per_frame"]
-    found = time.quantile([0.25, 0.5, 0.75]).unstack().rename(columns={0.25: "time_low", 0.75: "time_high"})
+    found = time.quantile(np.array([0.25, 0.5, 0.75])).unstack().rename(columns={0.25: "time_low", 0.75: "time_high"})
     found = found.rename(columns={0.5: "seconds_per_frame"}).assign(kv_bytes=costs.groupby("method")["kv_bytes"].max())
     kept = ["method", "base", "metric", "seconds", "mean", "low", "high", "interval", "prompts", "videos"]
     return at[kept].merge(found, left_on="method", right_index=True).reset_index(drop=True)
 
 
-def _bytes_unit(largest: float) -> tuple[float, str]:
+def _bytes_unit(least: float) -> tuple[float, str]:
     for power, unit in ((3, "GiB"), (2, "MiB"), (1, "KiB")):
-        if largest >= 2 ** (10 * power):
+        if least >= 2 ** (10 * power):
             return float(2 ** (10 * power)), unit
     return 1.0, "bytes"
 

@@ -114,17 +114,23 @@ def finish(
             fontsize=8.5,
             handlelength=3.2,
             title=heading or None,
+            alignment="left",
         )
         drawn.get_title().set_fontsize(8.5)
         drawn.get_title().set_color(GREY)
     letters = int((wide + legend) / _LETTER)
     below = [line for note in notes for line in textwrap.wrap(note, letters)]
-    above = [*textwrap.wrap(title, int(letters * 0.8)), *textwrap.wrap(subtitle, int(letters * 0.92))]
-    figure.suptitle("\n".join(above), x=0.01, ha="left", fontsize=10.5, color=INK)
+    above = textwrap.wrap(subtitle.replace("n = ", "n\u00a0=\u00a0"), int(wide / 0.078))  # beside the legend
+    figure.align_ylabels()
+    # The title keeps room below itself for the smaller lines, which are placed relative to it.
+    room = figure.suptitle(title + "\n" * len(above), x=0.01, ha="left", fontsize=12, color=INK, linespacing=1.15)
+    figure.axes[0].annotate(
+        "\n".join(above), (0, 0), xycoords=room, va="bottom", ha="left", fontsize=9.5, color=GREY, annotation_clip=False
+    ).set_in_layout(False)
     if below:
         figure.supxlabel("\n".join(below), x=0.01, ha="left", fontsize=8, color=GREY)
     least = 0.25 * len(keys) + 0.2  # a long legend beside a single row
-    figure.set_size_inches(wide + legend, max(height, least) + 0.2 * len(above) + 0.16 * len(below) + 0.1)
+    figure.set_size_inches(wide + legend, max(height, least) + 0.2 * len(above) + 0.16 * len(below) + 0.3)
 
 
 def subtitle(results: Results, n: str) -> str:
@@ -144,6 +150,27 @@ def counted(prompts: Sequence[int], videos: Sequence[int]) -> str:
 
     of_videos = "" if list(prompts) == list(videos) else f" ({span(videos)} videos)"
     return f"n = {span(prompts)} prompt{'' if span(prompts) == '1' else 's'}{of_videos} a point"
+
+
+def varied(numbers: pd.DataFrame, x: str) -> tuple[list[str], list[str]]:
+    """The metrics worth a panel over column ``x``, and notes on the others: those without a second x, and those that
+    have one and the same value everywhere."""
+    from eval.frame import title
+
+    shown: list[str] = []
+    single: list[str] = []
+    same: dict[str, list[str]] = {}
+    for metric, rows in numbers.groupby("metric", sort=False):
+        values = rows["mean"].dropna()
+        if rows.loc[values.index, x].nunique() < 2:
+            single.append(title(str(metric)))
+        elif values.nunique() == 1:
+            same.setdefault(f"{values.iloc[0]:g}", []).append(title(str(metric)))
+        else:
+            shown.append(str(metric))
+    notes = [f"{value} everywhere, not drawn: {', '.join(names)}" for value, names in same.items()]
+    notes += [f"known at one point only, not drawn: {', '.join(single)}"] if single else []
+    return shown, notes
 
 
 def gaps(results: Results) -> list[str]:

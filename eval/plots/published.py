@@ -26,21 +26,33 @@ def published_points(results: Results) -> pd.DataFrame:
     """
     import pandas as pd
 
-    from eval.published import published_frame
+    from eval.published import SAME_ROWS, published_frame
     from eval.table_published import named, our_metrics, why_apart
 
     rows = []
+    ours = {SAME_ROWS.get(cell.method, cell.method) for cell in results.cells}
     printed = published_frame() if results.published else None
     for name, axes in results.published.items():
         if printed is None or why_apart(named(name), results.protocol, results.model):
             continue
         here = printed[(printed["table"] == name) & (printed["protocol"] == results.protocol)]
-        for row in here[here["method"].notna()].to_dict("records"):
+        for row in here[here["method"].isin(ours)].to_dict("records"):
             setting = dict(part.split("=", 1) for part in row["setting"].split(", ") if part)
             same = {"base": row["method"], "seconds": row["seconds"], "mean": row["value"], "table": name}
-            same |= {ours: _value(setting[theirs]) for theirs, ours in axes.items() if theirs in setting}
+            same |= {axis: _value(setting[theirs]) for theirs, axis in axes.items() if theirs in setting}
             rows += [same | {"metric": metric} for metric in our_metrics(row["metric"])]
     return pd.DataFrame(rows, columns=["base", "seconds", "metric", "mean", "table", *results.axes])
+
+
+def published_notes(points: pd.DataFrame) -> list[str]:
+    """Where the open markers come from."""
+    from eval.table_published import OWN_WEIGHTS, named
+
+    notes = [f"published: {named(str(name)).source}, no interval" for name in points["table"].unique()]
+    own = sorted(set(points["base"]) & OWN_WEIGHTS)
+    return notes + [
+        f"published {', '.join(own)}: generators with weights of their own besides the cache policy"
+    ] * bool(own)
 
 
 def draw_published(axis: Axes, points: pd.DataFrame, x: str, looks: Mapping[str, Style]) -> None:

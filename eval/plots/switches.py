@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from eval.results import Results
 
 SCORER = "switch_latency"
-KINDS = {False: "prompt switches", True: "scene cuts"}
+BANDED = 4
+"""Lines up to which bands are drawn; more would hide each other."""
+KINDS = {False: "Prompt switches", True: "Scene cuts"}
 
 
 def switches(results: Results) -> Plot:
@@ -41,31 +43,37 @@ def switches(results: Results) -> Plot:
         )
     data = shares(known)
     looks, (labels, heading) = cell_styles(results), short_labels(results)
+    shown = [label for label in labels if label in set(data["method"])]
     kinds = sorted(set(data["cut"]))
     figure, axes = panels(len(kinds), size=(4.4, 3.3))
     for axis, cut in zip(axes, kinds, strict=True):
         here = data[data["cut"] == cut]
-        span = _span(here.groupby("method")["switches"].first().tolist())
-        title_panel(axis, f"{KINDS[cut]} ({span} a line)", "higher")
+        title_panel(
+            axis, f"{KINDS[cut]}: {_span(here.groupby('method')['switches'].first().tolist())} a line", "higher"
+        )
         axis.set_ylabel("share answered, higher is better", fontsize=8.5, color=GREY)
-        for label in labels:
+        for label in shown:
             rows = here[here["method"] == label]
             if rows.empty:
                 continue
             x, step = rows["seconds"].to_numpy(), float(rows["seconds"].max()) / max(1, len(rows) - 1)
             ends = np.append(x, x[-1] + step)  # the last block lasts until its end
             look, drawn = looks[label], {c: np.append(rows[c], rows[c].iloc[-1]) for c in ("share", "low", "high")}
-            axis.step(ends, drawn["share"], where="post", **look.line, linewidth=1.6, marker=look.marker, markersize=4)
-            axis.fill_between(ends, drawn["low"], drawn["high"], step="post", color=look.colour, alpha=0.1, linewidth=0)
+            axis.step(ends, drawn["share"], where="post", **look.line, linewidth=1.6)
+            axis.plot(x, rows["share"], linestyle="none", marker=look.marker, color=look.colour, markersize=4)
+            if len(shown) <= BANDED:
+                axis.fill_between(
+                    ends, drawn["low"], drawn["high"], step="post", color=look.colour, alpha=0.1, linewidth=0
+                )
         axis.set_ylim(-0.03, 1.03)
-        axis.set_xlim(left=0)
+        axis.set_xlim(left=-0.02 * float(here["seconds"].max()))
         axis.set_xlabel(f"time since the {'cut' if cut else 'switch'} (s)", fontsize=8.5, color=GREY)
-    shown = [label for label in labels if label in set(data["method"])]
     keys = [Key(labels[s], {**looks[s].line, "marker": looks[s].marker, "markersize": 5}) for s in shown]
     per_line = data.groupby(["method", "cut"])[["prompts", "switches"]].first()
     n = counted(per_line["prompts"].tolist(), per_line["prompts"].tolist()).replace(" a point", " a line")
     step = known["block_seconds"].iloc[0]
-    notes = [f"bands: Wilson's 95 % intervals; measured in blocks of {step:g} s, a point at the start of each"]
+    spread = "bands: Wilson's 95 % intervals" if len(shown) <= BANDED else "Wilson's 95 % intervals: see the CSV file"
+    notes = [f"{spread}; measured in blocks of {step:g} s, a point at the start of each"]
     notes += [f"no switch: {', '.join(x for x in labels if x not in shown)}"] * (len(shown) < len(labels))
     finish(figure, "Switch response", subtitle(results, n), keys, [*notes, *gaps(results)], heading)
     caption = f"Share of switches that already show the new prompt, over the time since the switch. {n}."
@@ -136,4 +144,4 @@ def _answers(label: str, video: Any, content: dict[str, Any]) -> Iterator[dict[s
 
 def _span(counts: list[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"n = {low}" if low == high else f"n = {low}–{high}"
+    return f"{low}" if low == high else f"{low}–{high}"
