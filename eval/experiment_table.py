@@ -102,7 +102,7 @@ def experiment_table(
     if notes:
         notes.append("means are over " + ("the videos that all rows have" if common else "what is there, see n"))
     if common:
-        frame = _common(frame, rows)
+        frame = _common(frame)
         if frame.empty:
             raise UserError(f"{results.name}: no prompt and seed are common to all rows; run: {results.command}")
     known = ordered_metrics(with_overall(frame))
@@ -167,12 +167,11 @@ def gap_notes(found: Sequence[Gap], command: str) -> list[str]:
     return [f"incomplete: {'; '.join(lines[:8])}{more}. To fill them: {command}"]
 
 
-def _common(frame: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
-    """The videos of prompts and seeds that every row of a length has."""
+def _common(frame: pd.DataFrame) -> pd.DataFrame:
+    """The videos of prompts and seeds that every row of a length has; rows without any video do not count."""
     kept = []
-    for length, at in frame.groupby("length", sort=False):
-        labels = [row.label for row in rows if row.length == length]
-        pairs = {label: set(zip(of["prompt"], of["seed"], strict=True)) for label, of in at.groupby("method")}
-        shared = set.intersection(*(pairs.get(label, set()) for label in labels)) if labels else set()
+    for _, at in frame.groupby("length", sort=False):
+        pairs = [set(zip(of["prompt"], of["seed"], strict=True)) for _, of in at.groupby("method")]
+        shared = set.intersection(*pairs)
         kept.append(at[[pair in shared for pair in zip(at["prompt"], at["seed"], strict=True)]])
     return pd.concat(kept)

@@ -13,7 +13,7 @@ from typing import Literal
 from eval.published_file import PublishedTable
 from eval.stats import Interval
 from eval.table import Cell, Row, Table
-from eval.table_published import OWN_WEIGHTS
+from eval.table_published import OWN_WEIGHTS, decimals
 
 Kind = Literal["ours", "published", "difference", "against"]
 
@@ -70,9 +70,13 @@ def published_grid(table: PublishedTable) -> Grid:
     """A published table by itself, its numbers as printed."""
     width = len(table.keys) if table.kind == "scores" else 1
     names = [*table.keys, *table.columns] if table.kind == "scores" else list(table.columns)
+    digits = [max((decimals(row[i]) for row in table.rows), default=0) for i in range(len(table.rows[0]))]
     lines = []
     for row in table.rows:
-        texts = ["–" if value is None else _plain(value) for value in row]
+        texts = [
+            _printed(value, d) if i >= width or value is None else _plain(value)
+            for i, (value, d) in enumerate(zip(row, digits, strict=True))
+        ]
         entries = tuple(Entry(text) for text in texts[width:])
         lines.append(Line("published", tuple(texts[:width]), entries))
     head, columns = names[:width], [name.replace("_", " ") for name in names[width:]]
@@ -86,8 +90,16 @@ def published_grid(table: PublishedTable) -> Grid:
     )
 
 
+def _printed(value: object, digits: int) -> str:
+    """A published number with the zeros at its end that the file does not keep."""
+    return "–" if value is None else f"{value:.{digits}f}" if isinstance(value, int | float) else str(value)
+
+
 def _plain(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """A setting as it is written in a configuration."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _lines(row: Row, table: Table, digits: int) -> Iterator[Line]:

@@ -10,7 +10,9 @@ import unicodedata
 from eval.stats import Interval
 from eval.table_grid import Entry, Grid, Line, legend
 
+_DASHES = "\ue000"
 _SPECIAL = {
+    _DASHES: "-{}-",  # an option's two dashes, which LaTeX would join
     "\\": r"\textbackslash{}",
     **{char: f"\\{char}" for char in "&%$#_{}"},
     "~": r"\textasciitilde{}",
@@ -49,7 +51,7 @@ _DOCUMENT = r"""\documentclass{article}
 
 def escaped(text: str) -> str:
     """Text as LaTeX prints it, accents taken off what pdfLaTeX does not know."""
-    known = "".join(_SPECIAL.get(char, char) for char in text)
+    known = "".join(_SPECIAL.get(char, char) for char in text.replace("--", _DASHES))
     return unicodedata.normalize("NFKD", known).encode("ascii", "ignore").decode()
 
 
@@ -70,7 +72,10 @@ def as_latex(grid: Grid, name: str, digits: int = 3) -> str:
         lines.append(r"\midrule")
         if length and grid.ours:
             lines += [rf"\multicolumn{{{width}}}{{l}}{{\textbf{{{escaped(length)}}}}} \\", r"\midrule"]
-        lines += [text for line in group for text in _lines(line, digits)]
+        blocks = any(line.kind != group[0].kind for line in group)
+        for number, line in enumerate(group):
+            lines += [r"\addlinespace"] if blocks and number and line.kind == "ours" else []
+            lines += _lines(line, digits)
     lines += [r"\bottomrule", r"\end{tabular}"]
     notes = [*grid.notes, *legend(grid, "bold", "[low, high]", "low to high")]
     lines += [r"\par\smallskip", r"\begin{minipage}{\linewidth}\footnotesize\raggedright"]

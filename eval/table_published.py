@@ -170,7 +170,7 @@ def _beside(row: Row, paper: PublishedTable, keys: Mapping[str, str], study: boo
     for (metric, unit), printed in zip(paper.columns.items(), values, strict=True):
         percent = unit == "percent"
         column = [line[len(paper.keys) + list(paper.columns).index(metric)] for line in paper.rows]
-        digits = max(_decimals(x) for x in column if x is not None) + (2 if percent else 0)
+        digits = max(map(decimals, column)) + (2 if percent else 0)
         for ours in our_metrics(metric):
             if printed is not None and (study or ours in metrics):
                 value = round(printed / 100, 12) if percent else float(printed)
@@ -195,5 +195,6 @@ def _same(a: Any, b: Any) -> bool:
         return str(a).casefold() == str(b).casefold()
 
 
-def _decimals(value: float) -> int:
+def decimals(value: object) -> int:
+    """Decimals of a number as the file has it; 0 for anything else."""
     return len(f"{value}".partition(".")[2]) if isinstance(value, float) and not value.is_integer() else 0

@@ -33,6 +33,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("a", metavar="A", help="a row, as irope table names it")
     parser.add_argument("b", metavar="B", help="another one")
     parser.add_argument("name", nargs="*", help="an experiment with settings, or a folder; without one results/runs")
+    parser.add_argument("-m", "--multirun", action="store_true", help="settings may sweep: key=a,b")
     parser.add_argument("--protocol", help="only this one (of a folder)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_intermixed_args(arguments)
@@ -41,7 +42,8 @@ def run(arguments: Sequence[str]) -> int:
     from eval.comparison import comparisons
     from eval.table_cells import one_row
 
-    frame, names, lacking = _scores(options.name or ["results/runs"], options.protocol)
+    words = [*(options.name or ["results/runs"]), *(["-m"] if options.multirun else [])]
+    frame, names, lacking = _scores(words, options.protocol)
     a, b = one_row(options.a, names), one_row(options.b, names)
     found = comparisons(frame, a.label, b.label)
     if options.json:
@@ -53,16 +55,16 @@ def run(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _scores(name: Sequence[str], protocol: str | None) -> tuple[pd.DataFrame, list[Name], list[str]]:
+def _scores(words: Sequence[str], protocol: str | None) -> tuple[pd.DataFrame, list[Name], list[str]]:
     """The scores of an experiment or a folder, the names of its rows, and what is missing."""
     from eval.experiment_table import experiment_frame, experiment_rows, gap_notes, gaps
     from eval.frame import load_frame
     from eval.table_cells import Name
     from irope.cli.scores_folder import only_protocol, results_or_folder, scores_folder
 
-    results = results_or_folder(name[0], name[1:])
+    results = results_or_folder(words)
     if results is None:
-        frame = only_protocol(load_frame(scores_folder(Path(name[0]))), protocol)
+        frame = only_protocol(load_frame(scores_folder(Path(words[0]))), protocol)
         return frame, [Name(method, method) for method in sorted(set(frame["method"]))], []
     frame = experiment_frame(results)
     rows = experiment_rows(results, frame)

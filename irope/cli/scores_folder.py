@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,26 +15,25 @@ if TYPE_CHECKING:
     from eval.results import Results
 
 
-def results_or_folder(name: str, overrides: Sequence[str]) -> Results | None:
-    """The results of the experiment of that name, None where ``name`` is a folder.
+def results_or_folder(words: Sequence[str]) -> Results | None:
+    """The results of an experiment with its settings or of a sweep (``-m key=a,b``), None for a folder.
 
     An experiment goes before a folder of the same name, which is reached as ``./NAME``.
 
     Raises:
         UserError: neither, or a folder with settings.
     """
-    if importlib.util.find_spec("irope.cli.experiments") is not None:
-        from irope.cli.experiments import is_experiment, results_of
+    from irope.cli.experiments import is_experiment, results_of
 
-        if is_experiment(name):
-            return results_of([name, *overrides])
+    name = words[0]
+    if is_experiment(name) or ("=" in name and not Path(name).exists()):
+        return results_of(words)
     if not Path(name).exists():
-        from irope.catalog import CONF
+        from irope.config import group_options
 
-        known = [path.stem for path in (CONF / "experiment").glob("*.yaml")]
-        raise UserError(f"{name}: no such folder, and no experiment{hint(name, known)}")
-    if overrides:
-        raise UserError(f"{name} is a folder: {' '.join(overrides)} would have no effect; settings are of experiments")
+        raise UserError(f"{name}: no such folder, and no experiment{hint(name, group_options('experiment'))}")
+    if len(words) > 1:
+        raise UserError(f"{name} is a folder: {' '.join(words[1:])} would have no effect; settings are of experiments")
     return None
 
 

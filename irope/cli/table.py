@@ -28,8 +28,8 @@ def run(arguments: Sequence[str]) -> int:
         raise UserError(f"--digits {options.digits}: expected 0 or more")
     from irope.cli.scores_folder import only_protocol, results_or_folder, scores_folder
 
-    name, *overrides = options.name or ["results/runs"]
-    results = results_or_folder(name, overrides)
+    words = options.name or ["results/runs"]
+    name, results = words[0], results_or_folder([*words, *(["-m"] if options.multirun else [])])
     if options.why:
         if results is None:
             raise UserError(f"--why needs an experiment, whose videos are known; {name} is a folder")
@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "name", nargs="*", help="an experiment with settings (tier=quick key=value), or a folder that was scored"
     )
+    parser.add_argument("-m", "--multirun", action="store_true", help="settings may sweep: key=a,b")
     parser.add_argument("--format", choices=("text", "markdown", "latex", "csv", "json"), default="text")
     parser.add_argument("--out", metavar="FILE", help="write it there")
     parser.add_argument("--digits", type=int, default=3)

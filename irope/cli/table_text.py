@@ -15,6 +15,7 @@ GAP = 2
 
 def print_grid(console: Console, grid: Grid, digits: int) -> None:
     """Print a grid in panels that fit the console, then its notes and what its marks mean."""
+    from rich.padding import Padding
     from rich.text import Text
 
     from eval.table_grid import legend
@@ -26,7 +27,7 @@ def print_grid(console: Console, grid: Grid, digits: int) -> None:
     for panel in _panels(widths, left):
         _print_panel(console, grid, panel, digits)
     for note in [*grid.notes, *legend(grid, "*")]:
-        console.print(Text(f"  {note}", "dim" if grid.ours else ""))
+        console.print(Padding(Text(note, "dim"), (0, 0, 0, GAP)))
     console.print()
 
 
