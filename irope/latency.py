@@ -240,7 +240,8 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
         "digest": generator.digest,
         "settings": asdict(sweep),
         "rows": rows,
-        "fit": {clock: fit_cost(*_points(recache, clock)) for clock in CLOCKS},
+        "fit": {clock: fit_cost(*_points(recache, clock, "median")) for clock in CLOCKS},
+        "fit_least": {clock: fit_cost(*_points(recache, clock, "least"), fixed=True) for clock in CLOCKS},
         "environment": machine,
         "load_before": load_before,
         "load_after": load_average(),
@@ -271,7 +272,8 @@ def _row(
     again = found[0].plan.recompute
 
     def spread(pick: Callable[[Switch], dict[str, float]]) -> dict[str, dict[str, float]]:
-        return {clock: asdict(Spread.of([pick(switch)[clock] for switch in found])) for clock in CLOCKS}
+        taken = {clock: [pick(switch)[clock] for switch in found] for clock in CLOCKS}
+        return {clock: asdict(Spread.of(taken[clock])) | {"least": 1e3 * min(taken[clock])} for clock in CLOCKS}
 
     return {
         "method": method,
@@ -293,23 +295,25 @@ def _row(
     }
 
 
-def _points(rows: Sequence[Mapping[str, Any]], clock: str) -> tuple[list[float], list[float]]:
-    return [row["recached"] for row in rows], [row["cache_ms"][clock]["median"] for row in rows]
+def _points(rows: Sequence[Mapping[str, Any]], clock: str, which: str) -> tuple[list[float], list[float]]:
+    return [row["recached"] for row in rows], [row["cache_ms"][clock][which] for row in rows]
 
 
-def fit_cost(frames: Sequence[float], cost: Sequence[float]) -> dict[str, float] | None:
+def fit_cost(frames: Sequence[float], cost: Sequence[float], fixed: bool = False) -> dict[str, float] | None:
     """Least squares of cost = a R + b R^2 and its R^2 (share of the variance of the cost that it explains).
 
-    None with fewer than three points, which the two coefficients would fit whatever they are.
+    With ``fixed`` there is a constant besides, what a forward costs however small it is; the law has none because a
+    large model hides it. None with no more points than coefficients, which would fit whatever they are.
     """
     r, y = np.asarray(frames, dtype=np.float64), np.asarray(cost, dtype=np.float64)
-    if len(set(frames)) < 3:
+    names = ("a_ms", "b_ms", *(("fixed_ms",) if fixed else ()))
+    if len(set(frames)) <= len(names):
         return None
-    design = np.stack([r, r**2], axis=1)
-    (a, b), *_ = np.linalg.lstsq(design, y, rcond=None)
-    residual = y - design @ (a, b)
+    design = np.stack([r, r**2, np.ones_like(r)][: len(names)], axis=1)
+    found, *_ = np.linalg.lstsq(design, y, rcond=None)
+    residual = y - design @ found
     explained = 1 - float(residual @ residual) / float(((y - y.mean()) ** 2).sum())
-    return {"a_ms": float(a), "b_ms": float(b), "r2": explained}
+    return {**{name: float(value) for name, value in zip(names, found, strict=True)}, "r2": explained}
 
 
 def _notes(found: Sequence[Switch]) -> list[str]:

@@ -69,13 +69,19 @@ def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
+def _law(fit: Mapping[str, float]) -> str:
+    return f"{fit['a_ms']:.4g} R {'+' if fit['b_ms'] >= 0 else '-'} {abs(fit['b_ms']):.3g} R²"
+
+
 def summary(report: Mapping[str, Any]) -> list[str]:
     """The fit and the ratio of recache to flush, as sentences."""
     clock = clock_of(report)
     lines = []
     if (fit := report["fit"][clock]) is not None:
+        lines.append(f"recache, medians: {clock} ms = {_law(fit)}, R² of the fit {fit['r2']:.4f}")
+    if (fit := report["fit_least"][clock]) is not None:
         lines.append(
-            f"recache: {clock} ms = {fit['a_ms']:.4g} R {'+' if fit['b_ms'] >= 0 else '-'} {abs(fit['b_ms']):.3g} R², "
+            f"recache, least of the rounds (undisturbed): {clock} ms = {fit['fixed_ms']:.3g} + {_law(fit)}, "
             f"R² of the fit {fit['r2']:.4f}"
         )
     rows = {(row["method"], row["window"]): row for row in report["rows"]}

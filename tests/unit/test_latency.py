@@ -101,6 +101,9 @@ def test_the_fit_finds_the_law_it_was_made_from() -> None:
     fit = fit_cost(frames, 3.9 * frames + 0.449 * frames**2)  # type: ignore[arg-type]
     assert fit is not None
     assert (fit["a_ms"], fit["b_ms"], fit["r2"]) == pytest.approx((3.9, 0.449, 1))
+    fit = fit_cost(frames, 2 + 0.5 * frames + 0.01 * frames**2, fixed=True)  # type: ignore[arg-type]
+    assert fit is not None
+    assert (fit["fixed_ms"], fit["a_ms"], fit["b_ms"], fit["r2"]) == pytest.approx((2, 0.5, 0.01, 1))
     noisy = 2 * frames + np.random.default_rng(0).normal(0, 3, len(frames))
     fit = fit_cost(frames, noisy)  # type: ignore[arg-type]
     assert fit is not None
@@ -135,7 +138,7 @@ def test_the_experiment_writes_json_and_a_table_once(tmp_path: Path, monkeypatch
     assert all(len(row) == len(HEADINGS) for row in rows)
     text = table.read_text(encoding="utf-8")
     assert text == as_markdown(report)
-    assert all(word in text for word in ("tiny/stable", "irope run latency tier=smoke", "recache: cpu ms ="))
+    assert all(word in text for word in ("tiny/stable", "irope run latency tier=smoke", "recache, medians: cpu ms ="))
     written = path.stat().st_mtime_ns
     table.unlink()
     said.clear()
