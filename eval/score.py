@@ -123,6 +123,34 @@ def _score(video: Video, reader: VideoReader, plan: Plan, outcome: Outcome, repo
         write_scores(path, _in_order(content, plan))
 
 
+class ScoredCheck:
+    """Tells whether a video was scored as a plan wants it, from its score file alone: no video is opened."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self._made, self._reasons = _made(plan)
+
+    def __call__(self, path: Path) -> bool:
+        """Whether every window holds every scorer's answer under the key it would get now."""
+        try:
+            found = read_scores(path)
+        except ScoreFileError:
+            return False
+        if found is None or found["protocol"]["settings"] != self.plan.protocol.record():
+            return False
+        video = found["video"]
+        facts = VideoFacts(video["name"], video["frames"], video["fps"], video["height"], video["width"], ())
+        keys = _keys(self._made, video["source"], self.plan)
+        generated = video.get("record") is not None
+        for window in windows_of(facts, generated, self.plan.windows)[0]:
+            scores = found["windows"].get(window_name(window.start, window.stop), {}).get("scores", {})
+            if any(scores.get(name, {}).get("key") != key for name, key in keys.items()):
+                return False
+            if any(name not in scores for name in self._reasons):
+                return False
+        return True
+
+
 def _in_order(content: dict[str, Any], plan: Plan) -> dict[str, Any]:
     """The scorers of every window as the plan lists them, which is the order of a table's columns."""
     for window in content["windows"].values():
@@ -140,16 +168,18 @@ def cut_windows(facts: VideoFacts, video: Video, seconds: Sequence[float], outco
 
     A window of a generated video has the frames that a video of that duration would have: 81 for 5 s at 16 fps.
     """
-    if not seconds:
-        return [Take(facts, 0, facts.frames)]
-    takes = []
-    for wanted in seconds:
-        stop = _frames(wanted, facts.fps, video.generated)
-        if stop <= facts.frames:
-            takes.append(Take(facts, 0, stop))
-        else:
-            outcome.notes.append(f"no window of {wanted:g} s: the video has {facts.frames / facts.fps:.2f} s")
+    takes, too_long = windows_of(facts, video.generated, seconds)
+    outcome.notes += [f"no window of {s:g} s: the video has {facts.frames / facts.fps:.2f} s" for s in too_long]
     return takes
+
+
+def windows_of(facts: VideoFacts, generated: bool, seconds: Sequence[float]) -> tuple[list[Take], list[float]]:
+    """Takes of the wanted windows, the whole video without any; and the windows that are longer than the video."""
+    if not seconds:
+        return [Take(facts, 0, facts.frames)], []
+    stops = {wanted: _frames(wanted, facts.fps, generated) for wanted in seconds}
+    takes = [Take(facts, 0, stop) for stop in stops.values() if stop <= facts.frames]
+    return takes, [wanted for wanted, stop in stops.items() if stop > facts.frames]
 
 
 def _frames(seconds: float, fps: float, generated: bool) -> int:

@@ -101,6 +101,18 @@ def find_videos(path: Path, manifest: Path | None = None) -> tuple[list[Video], 
     return sorted(videos, key=lambda video: video.name), problems
 
 
+def generated_video(file: Path, root: Path) -> Video:
+    """A video that `irope generate` made, named by its path below ``root``.
+
+    Raises:
+        UserError: its sidecar is missing or damaged.
+    """
+    sidecar = _sidecar(file)
+    if sidecar is None:
+        raise UserError(f"{file}: its sidecar {file.stem}.json is missing or damaged; generate the video again")
+    return _generated(file, root, sidecar)
+
+
 def _is_video(file: Path, root: Path) -> bool:
     folders = file.relative_to(root).parts[:-1]
     hidden = any(part.startswith(".") or part == SCORES or part.endswith(".parts") for part in folders)

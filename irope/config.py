@@ -16,6 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 import conf
 from irope.errors import UserError
@@ -51,9 +52,37 @@ def _store_methods() -> None:
         store.store(group="method", name=name, node=node, package="video.method")
 
 
+_own: dict[str, Any] = {}  # experiments from files of the user's own, by name
+
+
+def own_experiment(path: Path) -> str:
+    """Make an experiment file of the user's own known to ``experiment=``; returns its name.
+
+    Raises:
+        ConfigError: the file cannot be read, or its name is one of the shipped experiments'.
+    """
+    node = read_yaml(path)
+    if path.stem in {known.stem for known in (CONF / "experiment").glob("*.yaml")}:
+        raise ConfigError(f"{path}: {path.stem} is an experiment that ships; give the file another name")
+    _own[path.stem] = {"name": path.stem, "description": "", **node}
+    ConfigStore.instance().store(group="experiment", name=path.stem, node=_own[path.stem], package="experiment")
+    return path.stem
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The keys of a configuration file, nothing resolved. ConfigError with file and line if it cannot be read."""
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(node, dict):
+        raise ConfigError(f"{path} holds no keys: expected a mapping such as description, sweep and tiers")
+    return {str(key): value for key, value in node.items()}
+
+
 def group_options(group: str) -> list[str]:
     """Names that ``group=`` accepts."""
-    names = {path.stem for path in (CONF / group).glob("*.yaml")}
+    names = {path.stem for path in (CONF / group).glob("*.yaml")} | (set(_own) if group == "experiment" else set())
     return sorted(names | set(policies())) if group == "method" else sorted(names)
 
 

@@ -15,6 +15,7 @@ from irope.provenance import environment, write_json_atomic
 # A sidecar begins with its key, files and bytes; then comes its record.
 _AFTER_FILES = b'\n "record": '
 _END = b"\n}\n"
+FAILURE = ".error.json"
 
 
 def sidecar_path(stem: Path) -> Path:
@@ -45,7 +46,7 @@ def finished(stem: Path, key: str, quick: bool = False) -> bool:
 
 def failure_path(stem: Path) -> Path:
     """Where the last failed attempt at a video is told."""
-    return stem.with_name(stem.name + ".error.json")
+    return stem.with_name(stem.name + FAILURE)
 
 
 def failed(stem: Path) -> dict[str, Any] | None:

@@ -32,7 +32,7 @@ def check_settings(kind: type[Any], values: Mapping[str, Any], what: str, error:
     Raises:
         error: an unknown field or a value of the wrong type.
     """
-    kinds = _kinds(kind)
+    kinds = _kinds(kind)  # type: ignore[arg-type] # classes are hashable
     for key, value in values.items():
         if key not in kinds:
             raise error(f"{what} has no setting {key!r}{hint(key, kinds)}")

@@ -63,7 +63,8 @@ def axis(key: str, values: str) -> Axis:
         return Axis(key, (override.get_value_element_as_str(),))
     if not override.is_discrete_sweep():
         raise ConfigError(f"{key}={values}: an interval has no steps; write range(start,stop,step) or a list a,b,c")
-    if isinstance(glob := override.value(), Glob):
+    glob: Any = override.value()
+    if isinstance(glob, Glob):
         options = sorted(policies()) if override.key_or_group in ALIASES else group_options(key)
         found = tuple(glob.filter(options))
         if not found:

@@ -1,0 +1,201 @@
+"""One worker of an experiment: claims a video, makes it, scores it, goes on to the next, until nothing is left."""
+
+from __future__ import annotations
+
+import errno
+import random
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from eval.plan import plan_from
+from eval.score import Outcome, Plan, ScoredCheck, score_video
+from eval.videos import generated_video
+from irope.claims import Claim, ClaimLost, Claims
+from irope.cli.experiments import scores_folder_of, scores_of
+from irope.config import Choice, patched
+from irope.errors import UserError
+from irope.experiment import Cell, Experiment
+from irope.finished import clear_failure, failed, write_failure
+from irope.generate import Interrupted, generate
+from irope.generator import Generator, device_from, load_generator
+from irope.history import History, Made, Scored
+from irope.jobs import VideoJob
+from irope.provenance import device_record
+
+FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What the next video would meet as well."""
+
+TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class Task:
+    """One video of an experiment, to make and to score."""
+
+    cell: Cell
+    job: VideoJob
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.label}/{self.job.name}"
+
+
+@dataclass
+class Tally:
+    """What this worker did, and which videos failed, here or elsewhere, since it began."""
+
+    made: int = 0
+    scored: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+    terminated: bool = False
+
+    @property
+    def exit_code(self) -> int:
+        return TERMINATED if self.terminated else int(bool(self.failed))
+
+
+class Worker:
+    """Works on an experiment beside any number of others, on this host or another.
+
+    A video that failed before is tried once more; one that fails while this runs is left for the next run.
+    """
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        sys = experiment.config["sys"]
+        self.out = Path(sys["out"])
+        self.patient = Choice(experiment.config, "sys.wait").flag()
+        self.claims, self.history, self.tally = Claims(self.out), History(self.out), Tally()
+        self._plans: dict[tuple[float, ...], tuple[Plan, ScoredCheck]] = {}
+        self._stop = threading.Event()
+
+    def work(self) -> Tally:
+        """Until every video is made and scored, or has failed; or until SIGTERM, which leaves a checkpoint.
+
+        Raises:
+            UserError, OSError: what every video would meet, such as a full disk.
+        """
+        tasks = [Task(cell, job) for cell in self.experiment.cells for job in self.experiment.jobs(cell)]
+        # The longest first, so that no long one is left to the end; workers begin at different places.
+        random.Random(self.claims.worker).shuffle(tasks)
+        todo = deque(sorted(tasks, key=lambda task: -task.job.timeline.latents))
+        earlier = {task.name for task in todo if failed(task.job.stem) is not None}
+        refused = 0
+        with self._terminated():
+            while todo and not self._stop.is_set():
+                task = todo.popleft()
+                if self._complete(task):
+                    continue
+                if task.name not in earlier and (failure := failed(task.job.stem)) is not None:
+                    self.tally.failed[task.name] = str(failure.get("message"))
+                    continue
+                claim = self.claims.take(task.job.key, task.name)
+                if claim is None:
+                    refused += 1
+                    if self.patient:
+                        todo.append(task)
+                    if refused > len(todo):  # all that is left is somebody else's
+                        time.sleep(1.0)
+                        refused = 0
+                    continue
+                refused = 0
+                earlier.discard(task.name)
+                if self._lost(task, claim):
+                    todo.append(task)
+        self.tally.terminated = self._stop.is_set()
+        return self.tally
+
+    def _complete(self, task: Task) -> bool:
+        return task.job.done and self._plan(task.cell)[1](scores_of(task.cell.config, task.job))
+
+    def _lost(self, task: Task, claim: Claim) -> bool:
+        """Make and score one video; whether another worker took it away meanwhile."""
+        done = False
+        try:
+            self._make(task, claim)
+            self._score(task)
+            clear_failure(task.job.stem)
+            done = True
+        except ClaimLost as lost:
+            print(f"{task.name}: {lost}", flush=True)
+            return True
+        except Interrupted:
+            pass
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in FATAL:
+                raise
+            write_failure(task.job.stem, error)
+            self.tally.failed[task.name] = f"{type(error).__name__}: {error}"
+            print(f"{task.name}: failed, {type(error).__name__}: {error}", flush=True)
+        finally:
+            claim.release(done)
+        return False
+
+    def _make(self, task: Task, claim: Claim) -> None:
+        if task.job.done:
+            return
+        start = time.perf_counter()
+        blocks = Choice(task.cell.config, "sys.checkpoint_blocks").integer(1)
+        stop = self._stop.is_set
+        sidecar = generate(task.job, self._generator(task), blocks, work=claim.work, check=claim.check, stop=stop)
+        seconds = time.perf_counter() - start
+        self.tally.made += 1
+        facts = (str(sidecar["model"]), task.cell.label, self._device, int(sidecar["latents"]))
+        self.history.add(Made(*facts, round(seconds, 3), sum(sidecar["bytes"].values())))
+        print(f"{task.name}: made, {sidecar['pixel_frames']} frames in {seconds:.1f} s", flush=True)
+
+    def _score(self, task: Task) -> None:
+        plan, scored = self._plan(task.cell)
+        if not plan.scorers or scored(scores_of(task.cell.config, task.job)):
+            return
+        start = time.perf_counter()
+        outcome = score_video(generated_video(task.job.video, self.out), plan, self._heed)
+        seconds = time.perf_counter() - start
+        if outcome.problem is not None:
+            raise UserError(outcome.problem.message)
+        self.tally.scored += 1
+        model = str(task.job.record["model"]["name"])
+        self.history.add(Scored(model, plan.name, self._device, outcome.frames, round(seconds, 3)))
+        print(f"{task.name}: scored, {outcome.scored} values in {seconds:.1f} s{_skips(outcome)}", flush=True)
+
+    def _heed(self, _done: int, _total: int) -> None:
+        if self._stop.is_set():
+            raise Interrupted
+
+    def _plan(self, cell: Cell) -> tuple[Plan, ScoredCheck]:
+        if cell.seconds not in self._plans:
+            config = patched(cell.config, "score.windows", list(cell.seconds) or None)
+            plan = plan_from(config, scores_folder_of(config), str(device_from(config)))
+            self._plans[cell.seconds] = plan, ScoredCheck(plan)
+        return self._plans[cell.seconds]
+
+    def _generator(self, task: Task) -> Generator:
+        """One model at a time is loaded."""
+        wanted = task.cell.config["video"]["model"]
+        if getattr(self, "_loaded", (None,))[0] != wanted:
+            self._loaded: tuple[Any, Generator] = (wanted, load_generator(task.cell.config))
+        return self._loaded[1]
+
+    @cached_property
+    def _device(self) -> str:
+        return str(device_record(device_from(self.experiment.config))["name"])
+
+    @contextmanager
+    def _terminated(self) -> Iterator[None]:
+        before = signal.signal(signal.SIGTERM, lambda *_: self._stop.set())
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _skips(outcome: Outcome) -> str:
+    return f", {len(outcome.skipped)} skipped" if outcome.skipped else ""

@@ -1,0 +1,117 @@
+"""What work will take: from what past work took where there is any, else from a model of the cost."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+from irope.history import Made, Scored
+
+GIGABYTE = 1e9
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Cost of one model on one device. ``source`` says where the numbers come from.
+
+    Attributes:
+        latent: seconds to generate a latent frame and write it; ``frame``: to score a pixel frame.
+        size: bytes a latent frame takes on disk.
+    """
+
+    latent: float
+    frame: float
+    size: float
+    source: str
+
+
+MODEL: dict[str, Rates] = {
+    "tiny": Rates(1 / 84, 1 / 159, 25_000, "the published benchmark of one CPU core"),
+    "wan_1_3b": Rates(0.38, 0.13, 28_000, "figures for the published code and VBench on one H100, not measured here"),
+}
+"""Used until something was measured: results/published/bench-cpu-2026-11-22.json and bench-score-2026-11-22.json."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is left of one video: latent frames to make (0: it is made) and pixel frames to score."""
+
+    model: str
+    method: str
+    latents: int
+    frames: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Sum over videos.
+
+    Attributes:
+        seconds: of one worker; ``size``: bytes on disk; ``longest``: seconds of the longest video, below which no
+            number of workers gets.
+        measured: videos of past work behind the numbers; 0: they come from the cost model, see ``source``.
+    """
+
+    seconds: float
+    size: float
+    longest: float
+    measured: int
+    source: str
+
+    def wall(self, workers: int) -> float:
+        """Seconds until ``workers`` workers have done it all."""
+        return max(self.seconds / workers, self.longest)
+
+
+def estimate(work: Iterable[Work], past: Iterable[Made | Scored], protocol: str, device: str | None = None) -> Estimate:
+    """What ``work`` will take, by the medians of ``past`` work of the same model, and of the same method if any.
+
+    Args:
+        device: only past work on the device of this name counts; None: all of it.
+    """
+    latent: dict[tuple[str, str], list[float]] = defaultdict(list)
+    size: dict[str, list[float]] = defaultdict(list)
+    frame: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for record in past:
+        if device is not None and record.device != device:
+            continue
+        if isinstance(record, Made) and record.latents:
+            for method in (record.method, ""):
+                latent[record.model, method].append(record.seconds / record.latents)
+            size[record.model].append(record.size / record.latents)
+        elif isinstance(record, Scored) and record.frames:
+            frame[record.model, record.protocol].append(record.seconds / record.frames)
+    total = bytes_ = longest = 0.0
+    known, sources = 0, set[str]()
+    medians: dict[tuple[object, ...], float] = {}
+
+    def rate(samples: list[float] | None, key: tuple[object, ...], otherwise: float) -> float:
+        if not samples:
+            return otherwise
+        if key not in medians:
+            medians[key] = median(samples)
+        return medians[key]
+
+    for item in work:
+        fallback = MODEL[item.model.partition("/")[0]]
+        of_method, of_model = latent.get((item.model, item.method)), latent.get((item.model, ""))
+        scoring = frame.get((item.model, protocol))
+        per_latent = rate(of_method or of_model, ("made", item.model, item.method), fallback.latent)
+        per_frame = rate(scoring, ("scored", item.model), fallback.frame)
+        seconds = item.latents * per_latent + item.frames * per_frame
+        total, longest = total + seconds, max(longest, seconds)
+        bytes_ += item.latents * rate(size.get(item.model), ("size", item.model), fallback.size)
+        known = max(known, len(of_method or of_model or ()), len(scoring or ()))
+        if (item.latents and not of_model) or (item.frames and not scoring):
+            sources.add(fallback.source)
+    return Estimate(total, bytes_, longest, 0 if sources else known, "; ".join(sorted(sources)))
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min``, ``3.5 h``, ``2.1 days``."""
+    for limit, unit, name in ((100, 1, "s"), (100 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            return f"{seconds / unit:.{0 if unit < 3600 else 1}f} {name}"
+    return f"{seconds / 86400:.1f} days"
