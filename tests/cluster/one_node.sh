@@ -20,9 +20,9 @@ stop() {
   kill $pids 2>/dev/null || true
   for _ in $(seq 20); do kill -0 $pids 2>/dev/null || break; sleep 0.1; done  # fails when any of them is gone
   kill -KILL $pids 2>/dev/null || true  # nothing of theirs is kept
-  # What a job left behind has the folder's configuration in its environment or command line; slurmstepd names no pid file.
-  for step in $(pgrep -x slurmstepd || true); do
-    tr '\0' '\n' <"/proc/$step/environ" 2>/dev/null | grep -qx "SLURM_CONF=$home/slurm.conf" && kill -KILL "$step"
+  for process in /proc/[0-9]*; do  # what a job left behind was started with the folder's configuration
+    tr '\0' '\n' 2>/dev/null <"$process/environ" | grep -qx "SLURM_CONF=$home/slurm.conf" || continue
+    kill -KILL "${process#/proc/}" 2>/dev/null || true
   done
   if [ "$status" -ne 0 ]; then
     echo "one_node.sh: exit code $status; the last lines of the logs:" >&2
