@@ -157,19 +157,26 @@ def batch_script(settings: Slurm, name: str, command: str, folder: Path) -> str:
         f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={shlex.quote(str(value))}"
         for key, value in sorted(options.items())
     ]
-    setup = ["", "# setup", *settings.setup] if settings.setup else []
-    return "\n".join(["#!/bin/bash", *flags, *setup, "", _WORKER % (command, settings.max_num_timeout)])
+    return "\n".join(
+        ["#!/bin/bash", *flags, "", _BEFORE, *settings.setup, _WORKER % (command, settings.max_num_timeout)]
+    )
 
 
-_WORKER = """\
-# worker
-export PYTHONUNBUFFERED=1
-say() { echo "irope: task $SLURM_ARRAY_TASK_ID on $(hostname), $(date -u +%%FT%%TZ): $*"; }
+_BEFORE = """\
+say() { echo "irope: task $SLURM_ARRAY_TASK_ID on $(hostname), $(date -u +%FT%TZ): $*"; }
+stop() { asked=yes; [ -z "$worker" ] || kill -TERM "$worker" 2>/dev/null; }
+asked= worker=
+trap stop TERM
 say "started, restarts: ${SLURM_RESTART_COUNT:-0}"
-asked=
+
+# setup
+export PYTHONUNBUFFERED=1"""
+
+_WORKER = """
+# worker
 %s &
 worker=$!
-trap 'asked=yes; kill -TERM "$worker" 2>/dev/null' TERM
+[ -z "$asked" ] || stop  # it was said before there was a worker
 wait "$worker"; code=$?
 while kill -0 "$worker" 2>/dev/null; do wait "$worker"; code=$?; done  # a signal ends wait, not the worker
 say "ended with exit code $code"
