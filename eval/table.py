@@ -14,7 +14,7 @@ from eval.frame import ordered_metrics, title
 from eval.overall import QUALITY, STILL, combined
 from eval.paired import Comparison
 from eval.registry import scorers
-from eval.stats import Interval, mean_interval, rate_interval
+from eval.stats import FEWEST, Interval, mean_interval, rate_interval
 
 if TYPE_CHECKING:
     from eval.table_published import Published
@@ -32,7 +32,8 @@ class Cell:
     """One number of a table.
 
     Attributes:
-        best: of its column among the rows of one length, all of which rest on the same prompts and seeds.
+        best: of its column among the rows of one length, where all rest on the same prompts (`FEWEST` or more) and
+            seeds.
         published: what a paper prints for it; never mixed with ours.
         against: this row against the reference row of the table, paired.
     """
@@ -149,6 +150,8 @@ def filled(table: Table, frame: pd.DataFrame, columns: Sequence[str] = (), seed:
     notes += [f"{names}: not of every video; {why}" for why, names in _reasons(frame, shown, order)]
     notes += _stillness(shown, there)
     marked, uneven = _with_best(rows, shown, groups)
+    if any(0 < row.cells[m].interval.clusters < FEWEST for row in rows for m in shown if m in row.cells):
+        notes.append(f"below {FEWEST} prompts there is no interval and none is called best")
     if uneven:
         notes.append(
             f"{', '.join(table.heading(m).rstrip(' ↑↓°') for m in uneven)}: the rows of a length rest on different "
@@ -242,7 +245,8 @@ def _with_best(
                 continue
             best = max(known.values()) if way == "higher" else min(known.values())
             for i, value in known.items():
-                if value == best and len(set(known.values())) > 1:
+                enough = rows[i].cells[metric].interval.clusters >= FEWEST
+                if value == best and enough and len(set(known.values())) > 1:
                     cells[i][metric] = replace(cells[i][metric], best=True)
     return [replace(row, cells=of) for row, of in zip(rows, cells, strict=True)], list(dict.fromkeys(uneven))
 

@@ -171,6 +171,8 @@ def legend(grid: Grid, best: str, round_: str = "(low–high)", square: str = "[
         lines.append(f"{square}: the range of the prompts, too few for an interval")
     if "constant" in kinds:
         lines.append("a number alone: all prompts score the same")
+    if "one prompt" in kinds:
+        lines.append("a number alone is of one prompt and says nothing of others")
     if any(entry.best for entry in grid.entries()):
         lines.append(f"{best}: best of its length; whether a difference is shown says irope compare or --against")
     return lines

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from eval.table_grid import Entry, Grid, Line
 
 GAP = 2
+LEAST = 12
+"""Columns are at least so wide if their heading is, lest it takes many lines."""
 
 
 def print_grid(console: Console, grid: Grid, digits: int) -> None:
@@ -45,7 +47,8 @@ def _text(entry: Entry, digits: int) -> list[str]:
 def _width(grid: Grid, column: int, digits: int) -> int:
     """Of the longest line of a column; a heading may break at its spaces."""
     lines = [text for line in _all(grid) for text in _text(line.entries[column], digits)]
-    return max(map(len, [*lines, *_heading(grid.columns[column]).split(" ")]), default=1)
+    heading = _heading(grid.columns[column])
+    return max(map(len, [*lines, *heading.split(" "), heading[:LEAST]]), default=1)
 
 
 def _heading(name: str) -> str:
@@ -71,8 +74,8 @@ def _print_panel(console: Console, grid: Grid, panel: list[int], digits: int) ->
     from rich.table import Table as Drawn
     from rich.text import Text
 
-    drawn = Drawn(box=box.SIMPLE_HEAD, padding=(0, GAP, 0, 0), pad_edge=False, show_edge=False)
-    for i, name in enumerate(grid.head):
+    drawn = Drawn(box=box.SIMPLE_HEAD, padding=(0, GAP - 1, 0, 0), pad_edge=False, show_edge=False)
+    for i, name in enumerate(grid.head):  # the box puts a space of its own between columns
         drawn.add_column(Text(name), justify="left" if i == 0 or not grid.ours else "right", no_wrap=True)
     for column in panel:
         drawn.add_column(Text(_heading(grid.columns[column])), width=_width(grid, column, digits))

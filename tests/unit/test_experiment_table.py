@@ -212,6 +212,8 @@ def test_few_prompts_give_no_verdict(tmp_path: Path):
     verdicts = {cell.against.verdict for row in table.rows for cell in row.cells.values() if cell.against}
     assert verdicts == {"too few"}
     assert table.rows[0].cells["imaging_quality"].interval.method == "range"
+    assert not any(cell.best for row in table.rows for cell in row.cells.values())
+    assert "below 8 prompts there is no interval and none is called best" in table.notes
 
 
 def test_a_reference_of_several_rows_is_the_one_of_the_same_settings(tmp_path: Path):

@@ -59,6 +59,8 @@ def shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], l
 def test_a_terminal_of_100_columns_shows_everything_without_a_broken_line(shown: Shown, large: Results):
     text = shown("table", "large", "--against", "=6")
     assert max(map(len, text.splitlines())) <= 100
+    heads = [line for line in text.splitlines() if line.startswith("method")]
+    assert all(line.split()[:3] == ["method", "cut_delta", "n"] for line in heads), "no column is squeezed out"
     for heading in ("Subj°", "Bg°", "(Mot)°", "(Flick)°", "Overall", "DD"):
         assert heading in text
     assert "delta_ablation, tier quick: protocol vbench, videos of the model wan_1_3b/self-forcing" in text
