@@ -211,18 +211,13 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
                 order = list(METHODS)[:: 1 if turn % 2 else -1]
                 pair = {m: _rollout(generator, policies[m, window], blocks, sweep, features) for m in order}
                 made = measure_pair(pair, blocks, sweep.ordinary)
-                if turn < 0:
-                    continue
-                for method, switch in made.items():
-                    switches[method, window].append(switch)
-                    if turn == 0:
-                        host[method, window] = {
-                            name: host_seconds(
-                                policies[method, window], pair[method].arena, size, max(past, -(-window // size)),
-                                _HOST_REPEATS,
-                            )
-                            for name, past in HISTORIES.items()
-                        }  # fmt: skip
+                if turn == 0:
+                    full = -(-window // size)  # blocks that fill the window
+                    host |= {(m, window): _host(policies[m, window], pair[m].arena, size, full) for m in METHODS}
+                pair.clear()  # the next caches take the place of these
+                if turn >= 0:
+                    for method, switch in made.items():
+                        switches[method, window].append(switch)
             report("warm-up done" if turn < 0 else f"round {turn + 1}/{sweep.repeats} done")
     page = kv_bytes_per_page(
         generator.transformer.config,
@@ -246,6 +241,12 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
         "load_before": load_before,
         "load_after": load_average(),
         "notes": _notes([s for found in switches.values() for s in found]),
+    }
+
+
+def _host(policy: CachePolicy, arena: KVArena, block: int, full: int) -> dict[str, list[float]]:
+    return {
+        name: host_seconds(policy, arena, block, max(past, full), _HOST_REPEATS) for name, past in HISTORIES.items()
     }
 
 
