@@ -3,7 +3,7 @@
     irope plot delta_ablation tier=quick               every plot that the experiment has data for
     irope plot table1 --only duration,drift            some of them: duration, drift, ablation, pareto, switches
     irope plot my/videos --out plots --format png      a scored folder; a folder below it is a method
-    irope plot maps.npz --scale power                  attention maps
+    irope plot attention_maps tier=quick               attention maps that irope run has made; or maps.npz
 
 Written to results/reports/NAME-TIER/plots: a picture in each format, its data as CSV, and plots.md that shows them all.
 """
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from irope.errors import UserError
 
 if TYPE_CHECKING:
-    from eval.results import Results
+    from eval.plots.plot import Plot
 
 REPORTS = Path("results/reports")
 
@@ -27,68 +27,93 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="irope plot", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", help="an experiment, a scored folder, or an npz file of attention maps")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="of the experiment, as for irope run")
+    parser.add_argument(
+        "words", nargs="+", metavar="NAME|key=value", help="an experiment with settings; a folder; a file"
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="settings may sweep: key=a,b")
     parser.add_argument("--only", metavar="KIND,KIND", default="", help="duration, drift, ablation, pareto, switches")
     parser.add_argument("--out", type=Path, help="folder instead of results/reports/NAME-TIER/plots")
     parser.add_argument("--format", metavar="svg,png,pdf", default="svg,png", help="default: svg,png")
     parser.add_argument("--protocol", help="of a folder that was scored under several")
     parser.add_argument("--scale", choices=("log", "power"), default="log", help="of the colours of attention maps")
     options = parser.parse_intermixed_args(arguments)
-    from eval.plots.plot import FORMATS, NoPlotError, save
+    from eval.plots.plot import FORMATS, save
     from irope.settings import hint
 
     formats = _listed(options.format)
     for form in formats:
         if form not in FORMATS:
             raise UserError(f"--format {form}{hint(form, FORMATS)}")
-    only, left_out = _listed(options.only), {}
-    if options.name.endswith(".npz"):
-        from eval.plots.attention import attention
-
-        path = Path(options.name)
-        out = options.out or path.parent / "plots"
-        try:
-            plots = [attention(path, scale=options.scale, name=path.stem)]
-        except NoPlotError as error:
-            raise UserError(str(error)) from error
-    else:
-        from eval.plots.all import draw
-
-        results = _results(options.name, options.overrides, options.protocol)
-        out = options.out or REPORTS / f"{results.name}{'-' * bool(results.tier)}{results.tier}" / "plots"
-        drawn = draw(results, only)
-        plots, left_out = list(drawn.plots), drawn.left_out
-    for kind, why in left_out.items():
-        print(f"no {kind} plot: {why}")
+    maps = _maps(options.words)
+    plots, out = _attention(maps, options) if maps else _scores(options)
     if not plots:
         return 1
-    for written in save(plots, out, formats):
+    for written in save(plots, options.out or out, formats):
         print(written)
     return 0
 
 
-def _results(name: str, overrides: Sequence[str], protocol: str | None) -> Results:
-    """Of an experiment of that name, else of a scored folder.
+def _scores(options: argparse.Namespace) -> tuple[list[Plot], Path]:
+    """The plots of an experiment or a scored folder, and where they go; prints why others could not be made."""
+    from eval.plots.all import draw
+    from irope.cli.scores_folder import results_or_folder
+
+    results = results_or_folder([*options.words, *(["-m"] if options.multirun else [])])
+    if results is None:
+        from eval.folder_results import folder_results
+
+        results = folder_results(Path(options.words[0]), options.protocol)
+    drawn = draw(results, _listed(options.only))
+    for kind, why in drawn.left_out.items():
+        print(f"no {kind} plot: {why}")
+    return list(drawn.plots), REPORTS / f"{results.name}{'-' * bool(results.tier)}{results.tier}" / "plots"
+
+
+def _attention(path: Path, options: argparse.Namespace) -> tuple[list[Plot], Path]:
+    from eval.plots.attention import attention
+    from eval.plots.plot import NoPlotError
+
+    try:
+        return [attention(path, scale=options.scale)], REPORTS / path.stem / "plots"
+    except NoPlotError as error:
+        raise UserError(str(error)) from error
+
+
+def _maps(words: Sequence[str]) -> Path | None:
+    """The file of attention maps that a command line means, None if it means scores.
 
     Raises:
-        UserError: it is neither.
+        UserError: an experiment that measures something else, or has measured nothing yet.
     """
-    path = Path(name)
-    try:
-        from irope.cli.experiments import is_experiment, results_of
-    except ImportError:
-        pass
-    else:
-        if is_experiment(name) or not path.is_dir():
-            return results_of([name, *overrides])
-    if not path.is_dir():
-        raise UserError(f"{name}: no such experiment or folder")
-    if overrides:
-        raise UserError(f"{overrides[0]}: a folder of scores takes no settings")
-    from eval.folder_results import folder_results
+    if words[0].endswith(".npz"):
+        return Path(words[0])
+    from irope.cli.experiments import command_of, is_experiment, measured_kind, overrides_of
 
-    return folder_results(path, protocol)
+    kind = measured_kind(words) if is_experiment(words[0]) else None
+    if kind is None:
+        return None
+    if kind != "attention_maps":
+        raise UserError(f"{words[0]} has a table and no plot; see: {command_of('run', words)}")
+    from irope.config import load
+    from irope.inventory import MEASURED
+
+    config = load(overrides_of(words))
+    folder = Path(config["sys"]["out"]) / MEASURED / kind
+    made = f"irope run attention_maps tier={config['tier']}"
+    found = [path for path in folder.glob("attention_maps-*.npz") if _command(path) == made]
+    if not found:
+        raise UserError(f"{folder}: no attention maps of tier={config['tier']} yet; run: {command_of('run', words)}")
+    return max(found, key=lambda path: path.stat().st_mtime)  # other settings leave older files beside it
+
+
+def _command(path: Path) -> str:
+    from eval.plots.attention import read_maps
+    from eval.plots.plot import NoPlotError
+
+    try:
+        return str(read_maps(path)[1].get("command"))
+    except NoPlotError:
+        return ""
 
 
 def _listed(text: str) -> list[str]:

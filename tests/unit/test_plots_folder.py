@@ -82,7 +82,7 @@ def test_the_verb_writes_pictures_data_and_a_page(tmp_path, capsys):
     [
         (["{videos}", "--format", "jpg"], "choices: pdf, png, svg"),
         (["{videos}", "--only", "drft"], "did you mean 'drift'"),
-        (["{videos}", "tier=quick"], "takes no settings"),
+        (["{videos}", "tier=quick"], "settings are of experiments"),
         (["{videos}/maps.npz"], "no attention maps"),
     ],
 )
