@@ -96,15 +96,12 @@ def _tables(results: Results, table: Table, every: Table) -> dict[str, str]:
 
 
 def _plots(results: Results, folder: Path) -> tuple[tuple[Picture, ...], dict[str, str]]:
-    """Draw what the results have data for; plots of an earlier report that are no longer drawn are removed."""
+    """Draw what the results have data for; what `irope plot` wrote there besides stays."""
     from eval.plots.all import draw
     from eval.plots.plot import save
 
     drawn = draw(results)
-    written = set(save(drawn.plots, folder))
-    for old in folder.iterdir():
-        if old not in written and old.is_file():
-            old.unlink()
+    save(drawn.plots, folder)
     return tuple(
         Picture(plot.name, plot.caption, folder / f"{plot.name}.png", folder / f"{plot.name}.csv")
         for plot in drawn.plots

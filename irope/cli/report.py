@@ -32,8 +32,10 @@ def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="irope report", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("name", metavar="NAME", help="an experiment, see irope list experiments")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="as in irope run, for example tier=quick")
+    parser.add_argument(
+        "words", nargs="+", metavar="NAME|key=value", help="an experiment with settings, as in irope run"
+    )
+    parser.add_argument("-m", "--multirun", action="store_true", help="settings may sweep: key=a,b")
     parser.add_argument("--out", metavar="FOLDER", help=f"where to; {REPORTS}/NAME-TIER without it")
     parser.add_argument("--wandb", action="store_true", help="send to Weights & Biases: one run for each cell")
     parser.add_argument("--online", action="store_true", help="to the server at once, as WANDB_MODE=online")
@@ -41,9 +43,11 @@ def run(arguments: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(arguments)
     if options.videos < 0:
         raise UserError(f"--videos {options.videos}: a number from 0 up")
-    from irope.cli.experiments import results_of
+    from irope.cli.experiments import measured_kind, results_of
 
-    results = results_of([options.name, *options.overrides])
+    if (kind := measured_kind(options.words)) is not None:
+        raise UserError(f"{options.words[0]} measures the engine ({kind}) and has no scores: irope run shows its table")
+    results = results_of([*options.words, *(["-m"] if options.multirun else [])])
     mode = wandb_mode(results, options.online, os.environ) if options.wandb or options.online else "disabled"
     from eval.report import write_report
 

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from eval.experiment_table import experiment_frame
+from eval.plots.all import Drawn
 from eval.report import write_report
 from eval.report_facts import ranked
 from eval.results import Results
@@ -57,6 +58,12 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         self.text += data
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Drawing takes most of a report's time."""
+    monkeypatch.setattr("eval.plots.all.draw", lambda results: Drawn((), {"drift": "left out by a test"}))
 
 
 @pytest.fixture(scope="module")
@@ -134,21 +141,19 @@ def test_a_deleted_report_is_made_again_byte_for_byte(written, tmp_path):
     assert [name for name in names if (folder / name).read_bytes() != (again / name).read_bytes()] == []
 
 
-def test_what_is_missing_is_said_and_old_plots_go(tmp_path):
+def test_what_is_missing_is_said(tmp_path, no_plots):
     results = made(tmp_path, leave_out=lambda label, prompt, seed: label.endswith("45") and prompt == "p1")
-    (tmp_path / "out" / "plots").mkdir(parents=True)
-    (tmp_path / "out" / "plots" / "old.png").write_bytes(b"old")
     report = write_report(results, tmp_path / "out")
     assert [(gap.label, gap.missing, gap.planned) for gap in report.gaps] == [("infinity_rope@cut_delta=45", 1, 10)]
     page = Page((tmp_path / "out" / "index.html").read_text())
     assert "infinity_rope@cut_delta=45, 40 s: 1 of 10 videos missing" in page.text
     assert results.command in page.text
-    assert not (tmp_path / "out" / "plots" / "old.png").exists()
+    assert "No plot drift: left out by a test" in page.text
     cells = json.loads((tmp_path / "out" / "provenance.json").read_text())["cells"]
     assert [cell["missing"] for cell in cells] == [[], ["p1-seed0-0123abcd"]]
 
 
-def test_prompts_are_text_on_the_page(tmp_path):
+def test_prompts_are_text_on_the_page(tmp_path, no_plots):
     results = make_results(tmp_path / "runs", CELLS, prompts=(NASTY.replace("/", "|"), "b", "c"), metrics=METRICS)
     write_report(results, tmp_path / "out")
     page = Page((tmp_path / "out" / "index.html").read_text())
@@ -157,7 +162,7 @@ def test_prompts_are_text_on_the_page(tmp_path):
 
 
 @pytest.fixture
-def command(tmp_path, monkeypatch):
+def command(tmp_path, monkeypatch, no_plots):
     """`irope report` over made-up results; gives a function of further arguments."""
     results = made(tmp_path)
     asked = []
@@ -166,7 +171,8 @@ def command(tmp_path, monkeypatch):
         asked.append(list(arguments))
         return results
 
-    monkeypatch.setitem(sys.modules, "irope.cli.experiments", types.SimpleNamespace(results_of=results_of))
+    kit = types.SimpleNamespace(results_of=results_of, measured_kind=lambda words: None)
+    monkeypatch.setitem(sys.modules, "irope.cli.experiments", kit)
     monkeypatch.delenv("WANDB_MODE", raising=False)
     return lambda *more: (verb.run(["delta_ablation", *more, "--out", str(tmp_path / "out")]), asked, tmp_path / "out")
 
@@ -209,6 +215,11 @@ def test_nothing_scored_says_what_to_run(tmp_path):
     with pytest.raises(UserError, match="irope run delta_ablation tier=quick"):
         write_report(results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_measures_the_engine_has_no_report(capsys):
+    assert main(["report", "latency", "tier=smoke"]) == 2
+    assert "irope run shows its table" in capsys.readouterr().err
 
 
 def test_help_is_printed(capsys):
