@@ -86,10 +86,11 @@ def as_they_come_free(
     A job that another worker has claimed comes again later; ``waiting`` is told every time. The consumer may put jobs
     back into ``todo``. Between rounds in which every job was somebody else's this waits ``poll`` seconds.
     """
-    refused = 0
+    refused, left = 0, set(claims.leftovers())
     while todo:
         job = todo.popleft()
-        claim = None if job.done else claims.take(job.key, name_of(job))
+        # A worker killed right after its video was done has left the folder of the claim; taking it removes it.
+        claim = None if job.done and job.key not in left else claims.take(job.key, name_of(job))
         done = job.done  # asked again: the owner before may have finished it meanwhile
         if claim is None and not done:
             waiting(job)

@@ -1,16 +1,37 @@
-"""``irope verify golden DIR`` and ``irope verify tiny``."""
+"""Hold this installation, and what it made, to something independent.
+
+irope verify golden DIR      replay the recorded runs in DIR
+irope verify tiny            measure the embedded model on unseen prompts
+irope verify faults          kill, starve and confuse workers, and compare with an undisturbed run
+irope verify RUN             make one video below the folder RUN again and compare its frames
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from irope.errors import UserError
+from irope.settings import hint
+
+if TYPE_CHECKING:
+    from irope.faults import Outcome
+    from irope.remake import Remade
+
+SUFFIXES = ("mp4", "mkv", "json")
+CHECKS = ("golden", "tiny", "faults")
 
 
 def run(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="irope verify", description=__doc__)
+    if arguments and arguments[0] not in CHECKS and not arguments[0].startswith("-"):
+        return _run_folder(arguments)
+    parser = argparse.ArgumentParser(
+        prog="irope verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     checks = parser.add_subparsers(dest="check", required=True)
     golden = checks.add_parser("golden", help="replay every recorded run in DIR; exit code 1 when one differs")
     golden.add_argument("folder", type=Path, metavar="DIR")
@@ -23,8 +44,112 @@ def run(arguments: Sequence[str]) -> int:
     tiny.add_argument("--sink", type=int, default=1, help="of long videos (default 1)")
     tiny.add_argument("--checkpoint", default="stable", help="a packaged checkpoint: stable (default) or base")
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
-    options = parser.parse_args(arguments)
+    faults = checks.add_parser("faults", help="real workers under kills, full disks, damaged files, wrong clocks, ...")
+    faults.add_argument("--videos", type=int, default=12, help="short videos to make, over and over (default 12)")
+    faults.add_argument("--kills", type=int, default=50, help="workers to kill -9 (default 50)")
+    faults.add_argument("--workers", type=int, default=4, help="at a time (default 4)")
+    faults.add_argument("--sleepers", type=int, default=5, help="owners to stop in the middle of a video (default 5)")
+    faults.add_argument("--seed", type=int, default=0, help="of every random moment (default 0)")
+    faults.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write what was found as JSON")
+    faults.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides for the videos")
+    options = parser.parse_intermixed_args(arguments) if "faults" in arguments[:1] else parser.parse_args(arguments)
+    if options.check == "faults":
+        return _faults(options)
     return _golden(options.folder) if options.check == "golden" else _tiny(options)
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from irope.config import load
+    from irope.fault_cases import check_faults
+    from irope.provenance import environment, write_json_atomic
+
+    for name, least in (("videos", 2), ("kills", 1), ("workers", 1), ("sleepers", 1)):
+        if getattr(options, name) < least:
+            raise UserError(f"--{name} {getattr(options, name)}: nearest valid: {least}")
+    config = load(["prompts=basic", "duration=5", *options.overrides])
+    chosen = {name: getattr(options, name) for name in ("kills", "workers", "sleepers", "seed")}
+    outcomes: list[Outcome] = []
+    print(f"{options.videos} videos with {config['video']['method']['name']}, in a temporary folder; undisturbed first")
+    with tempfile.TemporaryDirectory(prefix="irope-faults-") as folder:
+        for outcome in check_faults(Path(folder), config, options.videos, **chosen):
+            outcomes.append(outcome)
+            print(f"\n{'ok  ' if outcome.ok else 'FAIL'}  {outcome.fault}", flush=True)
+            for line in (outcome.done, outcome.result, *(f"problem: {text}" for text in outcome.problems)):
+                print(f"      {line}", flush=True)
+    kept = sum(outcome.ok for outcome in outcomes)
+    print(
+        f"\n{kept} of {len(outcomes)} faults leave every finished video as it was, make none twice, put no half file "
+        "under a final name,\nand end with the frames of the undisturbed run"
+    )
+    if options.json is not None:
+        records = [{**vars(outcome), "ok": outcome.ok} for outcome in outcomes]
+        settings = {"videos": options.videos, **chosen, "overrides": options.overrides}
+        write_json_atomic(options.json, {"faults": records, "settings": settings, "environment": environment()})
+    return 0 if kept == len(outcomes) else 1
+
+
+def _run_folder(arguments: Sequence[str]) -> int:
+    """``irope verify RUN``."""
+    parser = argparse.ArgumentParser(
+        prog="irope verify RUN", description="make one finished video below RUN again and compare its frames"
+    )
+    parser.add_argument("run", type=Path, metavar="RUN", help="a folder with videos, or one with such folders in it")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--all", action="store_true", help="every video instead of a random one")
+    which.add_argument("--video", metavar="STEM", help="this one: a file name, with or without suffix or folder")
+    parser.add_argument("--seed", type=int, default=None, help="of the random choice (default: another each time)")
+    options = parser.parse_args(arguments)
+    if not options.run.is_dir():
+        raise UserError(f"{options.run} is no folder, and no check{hint(str(options.run), CHECKS)}")
+    import random
+
+    import torch
+
+    from irope.remake import finished_videos, remake
+
+    torch.set_num_threads(1)
+    stems = finished_videos(options.run)
+    if not stems:
+        raise UserError(
+            f"{options.run} holds no finished video of irope; make some: irope generate sys.out={options.run}"
+        )
+    if options.video:
+        chosen = [
+            stem for stem in stems if options.video.endswith((stem.name, *(f"{stem.name}.{s}" for s in SUFFIXES)))
+        ]
+        if not chosen:
+            raise UserError(f"--video {options.video}: not among the {len(stems)} videos; the first is {stems[0].name}")
+    else:
+        chosen = stems if options.all else [random.Random(options.seed).choice(stems)]
+    same = 0
+    for stem in chosen:
+        with tempfile.TemporaryDirectory(prefix="irope-verify-") as folder:
+            remade = remake(stem, Path(folder))
+        same += remade.same
+        _tell(remade, options.run)
+    print(f"{same} of {len(chosen)} made again frame for frame ({len(stems)} videos below {options.run})")
+    return 0 if same == len(chosen) else 1
+
+
+def _tell(remade: Remade, run: Path) -> None:
+    name = remade.stem.relative_to(run)
+    print(f"{'same     ' if remade.same else 'DIFFERENT'}  {name}  {remade.frames} frames, chain {remade.found[:12]}")
+    if remade.same:
+        return
+    if remade.found != remade.expected:
+        print(f"      the sidecar says {remade.expected[:12]}")
+    if remade.first_difference is not None:
+        print(f"      first frame that differs from the lossless companion: {remade.first_difference}")
+    if remade.problem:
+        print(f"      {remade.problem}")
+    for field, (then, now) in remade.environment.items():
+        print(f"      {field}: then {_short(then)}, now {_short(now)}")
+    if not remade.environment:
+        print("      nothing differs between the two environments")
+
+
+def _short(value: Any) -> str:
+    return "nothing" if value is None else json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _tiny(options: argparse.Namespace) -> int:
