@@ -81,7 +81,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"recache, medians: {clock} ms = {_law(fit)}, R² of the fit {fit['r2']:.4f}")
     if (fit := report["fit_least"][clock]) is not None:
         lines.append(
-            f"recache, least of the rounds (undisturbed): {clock} ms = {fit['fixed_ms']:.3g} + {_law(fit)}, "
+            f"recache, least of the rounds: {clock} ms = {fit['fixed_ms']:.3g} + {_law(fit)}, "
             f"R² of the fit {fit['r2']:.4f}"
         )
     rows = {(row["method"], row["window"]): row for row in report["rows"]}
