@@ -74,8 +74,9 @@ def attention(
     bar.set_label("attention (a row sums to 1)", fontsize=8, color=GREY)
     bar.ax.tick_params(labelsize=8)
     data = _data(maps, info)
-    finish(figure, _title(info), _subtitle(info, maps), _keys(info), [_note(maps, info)])
-    caption = f"{_title(info)}, {_subtitle(info, maps)}. Below each map: the mean attention of a segment's frames."
+    finish(figure, _title(info), _subtitle(info, maps), _keys(info), [_note(maps, info), f"prompt: {info['prompt']}"])
+    said = f"{_title(info)}, {_subtitle(info, maps)}: {info['prompt']}"
+    caption = f"{said}. Below each map: the mean attention of a segment's frames."
     return Plot(name, figure, data, caption)
 
 
@@ -169,7 +170,7 @@ def _title(info: dict[str, Any]) -> str:
 def _subtitle(info: dict[str, Any], maps: Maps) -> str:
     own = ", the embedded model" if str(info["model"]).startswith("tiny") else ""
     named = f"{info['name']} · " if info.get("name") else ""
-    return f"{named}model {info['model']}{own} · {maps.shape[1]} latent frames · n = 1 video a map · {info['prompt']}"
+    return f"{named}model {info['model']}{own} · {maps.shape[1]} latent frames · n = 1 video a map"
 
 
 def _keys(info: dict[str, Any]) -> list[Key]:

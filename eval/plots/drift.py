@@ -113,6 +113,8 @@ def _spread(data: pd.DataFrame, width: float, lines: int) -> str:
     if lines > BANDED:
         return f"the spread over prompts of so many lines is in the CSV file{of}"
     few = data["prompts"] < FEWEST
+    if (data["prompts"] <= 1).all():
+        return f"one prompt says nothing of others: no bands{of}"
     if not few.any():
         return f"bands: pointwise 95 % bootstrap over prompts{of}"
     return f"thin lines: the range of the prompts where they are too few for an interval (below {FEWEST}){of}"

@@ -105,14 +105,16 @@ def draw_points(
             axis.plot(np.full(len(values), place), values, ".", color=style.colour, markersize=3, alpha=0.5)
 
 
-def spread_note(numbers: pd.DataFrame) -> str:
-    """What the bars are."""
+def spread_note(numbers: pd.DataFrame, dots: bool = True) -> str:
+    """What the bars are, and the dots if there are any."""
+    if (numbers["prompts"] <= 1).all():
+        return "one prompt says nothing of others: no bars"
     few = numbers["prompts"] < FEWEST
     interval = "bars: 95 % intervals over prompts"
-    ranges = f"bars: the range of the prompts (dots), which are too few for an interval (below {FEWEST})"
+    ranges = f"bars: the range of the prompts{' (dots)' * dots}, which are too few for an interval (below {FEWEST})"
     if few.all():
         return ranges
-    return f"{interval}; where dots are drawn, the range of fewer than {FEWEST} prompts" if few.any() else interval
+    return f"{interval}, or the range where they are fewer than {FEWEST}{' (dots)' * dots}" if few.any() else interval
 
 
 def _partial(numbers: pd.DataFrame, shown: list[str], durations: int) -> str:

@@ -67,7 +67,15 @@ def pareto(results: Results, numbers: pd.DataFrame, metric: str | None = None) -
             axis.errorbar(x, y, yerr=bar, xerr=wide, fmt="none", ecolor=look.colour, elinewidth=1, capsize=2, alpha=0.6)
             axis.plot(x, y, marker=look.marker, color=look.colour, markersize=7, linestyle="none")
         best = data.loc[frontier(data[cost].tolist(), data["mean"].tolist(), way)].sort_values(cost)
-        axis.plot(best[cost] * factor, best["mean"], color=GREY, linewidth=1, linestyle=(0, (4, 2)), zorder=1)
+        axis.plot(
+            best[cost] * factor,
+            best["mean"],
+            color=GREY,
+            linewidth=1,
+            linestyle=(0, (4, 2)),
+            zorder=1,
+            drawstyle="steps-post",
+        )
         axis.plot(best[cost] * factor, best["mean"], **_RING, linestyle="none")
         axis.set_xlabel(label, fontsize=8.5, color=GREY)
         axis.set_ylabel(f"{OVERALL.get(metric) or title(metric)}, {way} is better", fontsize=8.5, color=GREY)
@@ -77,7 +85,11 @@ def pareto(results: Results, numbers: pd.DataFrame, metric: str | None = None) -
     n = counted(data["prompts"].tolist(), data["videos"].tolist())
     seconds = float(data["seconds"].iloc[0])
     notes = [f"device: {device}; videos of {seconds:g} s; frontier: cells that no other beats in both score and cost"]
-    notes += [f"{spread_note(data)}; of time: the middle half of the videos", *_left_out(labels, data), *gaps(results)]
+    notes += [
+        f"{spread_note(data, dots=False)}; of time: the middle half of the videos",
+        *_left_out(labels, data),
+        *gaps(results),
+    ]
     finish(figure, f"{OVERALL.get(metric) or title(metric)} against cost", subtitle(results, n), keys, notes, heading)
     data["frontier_kv"] = data.index.isin(frontier(data["kv_bytes"].tolist(), data["mean"].tolist(), way))
     data["frontier_time"] = data.index.isin(frontier(data["seconds_per_frame"].tolist(), data["mean"].tolist(), way))
