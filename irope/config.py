@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -65,6 +65,7 @@ def own_experiment(path: Path) -> str:
     if path.stem in {known.stem for known in (CONF / "experiment").glob("*.yaml")}:
         raise ConfigError(f"{path}: {path.stem} is an experiment that ships; give the file another name")
     _own[path.stem] = {"name": path.stem, "description": "", **node}
+    _resolved.cache_clear()
     ConfigStore.instance().store(group="experiment", name=path.stem, node=_own[path.stem], package="experiment")
     return path.stem
 
@@ -135,16 +136,24 @@ def load(overrides: Sequence[str]) -> Settings:
                     raise ConfigError(f"{key}={value}: several values are a sweep; give -m: irope run -m {key}={value}")
                 raise ConfigError(f"{key}={value}: unknown {key}{hint(value, group_options(key))}")
             groups.append(override)
-    known = list(_leaves(_compose(groups)))
-    for override in overrides:
-        key = override.partition("=")[0]
-        if key not in GROUPS and key not in known and not key.startswith("+"):
-            raise ConfigError(f"unknown key {key!r}{_near_key(key, known)}")
+    return _resolved(tuple(overrides), tuple(groups))
+
+
+@lru_cache(maxsize=64)
+def _resolved(overrides: tuple[str, ...], groups: tuple[str, ...]) -> Settings:
     try:
-        found = OmegaConf.to_container(_compose(overrides), resolve=True)
+        composed = _compose(overrides)
+    except ConfigError:
+        known = list(_leaves(_compose(groups)))  # the same again if they are to blame
+        for override in overrides:
+            key = override.partition("=")[0]
+            if key not in GROUPS and key not in known and not key.startswith("+"):
+                raise ConfigError(f"unknown key {key!r}{_near_key(key, known)}") from None
+        raise
+    try:
+        return OmegaConf.to_container(composed, resolve=True)  # type: ignore[return-value]
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'a value'}: {_first_lines(error)}") from error
-    return found  # type: ignore[return-value]
 
 
 def patched(config: Settings, key: str, value: Any) -> Settings:

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Any
 
 from irope.config import ConfigError, Settings, load, patched, scripts_from
-from irope.jobs import JobMaker, VideoJob
+from irope.jobs import ImpossibleError, JobMaker, VideoJob
 from irope.registry import policy_class
 from irope.schedules import NESTED
 from irope.settings import hint
@@ -79,17 +79,31 @@ class Experiment:
     cells: tuple[Cell, ...]
     config: Settings = field(repr=False)
     arguments: tuple[str, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict, compare=False)
 
     @cached_property
     def _maker(self) -> JobMaker:
         return JobMaker()
 
+    @cached_property
+    def _methods(self) -> int:
+        return len({cell.method for cell in self.cells})
+
     def jobs(self, cell: Cell) -> Iterator[VideoJob]:
-        """The videos of a cell: every prompt with every seed. Raises UserError for settings that cannot work."""
+        """The videos of a cell: every prompt with every seed.
+
+        One method of several that cannot make such videos has none, and ``left_out`` says why: a sweep over all
+        policies meets one that holds 21 frames and no more.
+
+        Raises:
+            UserError: for settings that are not valid.
+        """
         try:
             yield from self._maker.jobs(cell.config, self.seeds)
-        except ConfigError as error:
-            raise ConfigError(f"cell {cell.label}: {error}") from error
+        except ImpossibleError as error:
+            if self._methods < 2:
+                raise
+            self.left_out[cell.label] = str(error)
 
     @property
     def title(self) -> str:
@@ -105,7 +119,7 @@ def experiment_from(arguments: Sequence[str], multirun: bool = False) -> Experim
     Raises:
         UserError: naming the key at fault and the nearest valid value.
     """
-    given, more = split(arguments, multirun)
+    given, more = split([_addable(argument) for argument in arguments], multirun)
     config = load(given)
     spec = _spec(config)
     axes = {a.key: a for a in (axis(key, str(values)) for key, values in spec["sweep"].items())}
@@ -122,7 +136,7 @@ def experiment_from(arguments: Sequence[str], multirun: bool = False) -> Experim
         axes=tuple(names.values()),
         seeds=tuple(int(seed) for seed in seeds),
         published=spec["published"],
-        cells=tuple(_cells(fixed, list(axes.values()), names, tuple(sorted({float(s) for s in seconds})))),
+        cells=tuple(_cells(fixed, list(axes.values()), names, _seconds(seconds))),
         config=config,
         arguments=tuple(arguments),
     )
@@ -151,16 +165,33 @@ def _spec(config: Settings) -> dict[str, Any]:
         settings.insert(0, f"prompts={sets[model]}")
     if one["prompts"] is not None:
         settings.append(f"video.prompts.limit={one['prompts']}")
+    seeds = one["seeds"] if one["seeds"] is not None else 1
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
+        raise ConfigError(
+            f"{where}: seeds={seeds}: expected a whole number from 1 up; single ones are chosen by seed=3,4"
+        )
     return {
         "name": str(found["name"]),
         "description": str(found["description"]),
         "tier": tier,
-        "seeds": int(one["seeds"] if one["seeds"] is not None else 1),
+        "seeds": seeds,
         "seconds": _list(one["seconds"]),
         "set": settings,
         "sweep": {key: values for key, values in sweep.items() if values is not None},
         "published": {name: dict(keys or {}) for name, keys in (found.get("published") or {}).items()},
     }
+
+
+def _seconds(values: Sequence[Any]) -> tuple[float, ...]:
+    for value in values:
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+            raise ConfigError(f"seconds={value}: expected a number above 0, for example duration=5,60")
+    return tuple(sorted({float(value) for value in values}))
+
+
+def _addable(override: str) -> str:
+    """``experiment.prompts=5`` is allowed though the file has it in its tiers only."""
+    return f"++{override}" if key_of(override) in {f"experiment.{key}" for key in _TIER_FIELDS} else override
 
 
 def _list(value: Any) -> list[Any]:

@@ -13,7 +13,7 @@ from irope.errors import UserError
 from irope.finished import finished
 from irope.identity import canonical_json, key_of_parts
 from irope.model_card import ModelCard, card_from
-from irope.policy import CachePolicy
+from irope.policy import CachePolicy, PolicyError
 from irope.prompt_files import wrong_set
 from irope.sampler import Sampler
 from irope.script import PromptScript, Timeline
@@ -22,6 +22,10 @@ RECORD = 1
 """Version of what a key stands for; raised when the same configuration would give other frames."""
 
 T = TypeVar("T")
+
+
+class ImpossibleError(PolicyError):
+    """A policy cannot make a video of this length, or not with this model; others can."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,10 @@ class JobMaker:
             *(str(video[name]) for name in ("prompt", "duration", "latents", "cut_mark", "rounding")),
         )
         for latents in {timeline.latents for _, timeline, _, _ in timed}:
-            policy.check(card.clock.block, latents, card.horizon)
+            try:
+                policy.check(card.clock.block, latents, card.horizon)
+            except PolicyError as error:
+                raise ImpossibleError(str(error)) from error
         folder = f"{config['sys']['out']}/{video['method']['name']}"
         version = _Part(RECORD, str(RECORD))
         for seed in seeds if seeds is not None else (Choice(config, "video.seed").integer(0),):

@@ -82,7 +82,8 @@ def results(experiment: Experiment, arguments: Sequence[str]) -> Results:
             model = str(job.record["model"]["name"])
             command = again(cell, job)
             videos.append(VideoFiles(job.script.id, job.seed, job.video, scores_of(cell.config, job), command))
-        cells.append(CellFiles(cell.label, cell.method, cell.axes, cell.seconds, cell.config, tuple(videos)))
+        if videos:  # a method that cannot make such videos has none
+            cells.append(CellFiles(cell.label, cell.method, cell.axes, cell.seconds, cell.config, tuple(videos)))
     return Results(
         name=experiment.name,
         description=experiment.description,

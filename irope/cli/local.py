@@ -114,7 +114,7 @@ def _stop(workers: Sequence[tuple[subprocess.Popen[bytes], Path]]) -> None:
 def _report(experiment: Experiment, words: Sequence[str], after: Survey, broken: Sequence[Path]) -> int:
     total = after.total
     if not total.todo:
-        print(f"complete: {total.videos} videos made and scored in {experiment.config['sys']['out']}")
+        print(f"{after.summary()} in {experiment.config['sys']['out']}")
         print(f"next: {command_of('table', words)}")
         return 0
     for cell in experiment.cells:

@@ -1,4 +1,4 @@
-"""Experiments that measure the engine (attention maps, latency of a switch): run them, print and draw what they found."""
+"""Run the experiments that measure the engine: attention maps, latency of a switch."""
 
 from __future__ import annotations
 

@@ -44,11 +44,13 @@ def run(arguments: Sequence[str]) -> int:
     experiment = experiment_of(words)
     if experiment.config["sys"]["worker"]:
         return worker(experiment)
-    from irope.cli.survey import survey
+    from irope.cli.survey import print_left_out, survey
 
     found = survey(experiment)
     print(f"{experiment.title}: {experiment.description}")
-    print(found.summary(), flush=True)
+    print_left_out(found)
+    if found.total.todo:
+        print(found.summary(), flush=True)
     if experiment.config["sys"]["launcher"]["kind"] == "slurm":
         _confirm(found, options.yes)
         return submit(experiment, words)

@@ -37,6 +37,7 @@ class Survey:
     video_seconds: float
     workers: int
     gpu: bool
+    left_out: Mapping[str, str]
 
     @property
     def total(self) -> Count:
@@ -96,6 +97,8 @@ def survey(experiment: Experiment) -> Survey:
                 latents = job.timeline.latents
                 work.append(Work(model, cell.label, 0 if made else latents, clock.pixels(latents)))
                 seconds += clock.seconds(latents)
+            if not videos:
+                continue
             counts[cell.label] = counts.get(cell.label, NOTHING) + inventory.count(cell.label, videos)
     return Survey(
         counts=counts,
@@ -105,6 +108,7 @@ def survey(experiment: Experiment) -> Survey:
         video_seconds=seconds,
         workers=workers_of(config["sys"]),
         gpu=gpus(config["sys"]) > 0,
+        left_out=experiment.left_out,
     )
 
 
@@ -157,8 +161,15 @@ def _numbers(count: Count) -> Sequence[int]:
 
 def print_counts(counts: Mapping[str, Count], most: int | None) -> None:
     """The table of cells, as plain text: it goes to logs and pipes as often as to a terminal."""
+    if not counts:
+        return
     found = [(name, [str(number) if number else "·" for number in numbers]) for name, numbers in rows(counts, most)]
     width = max([len(name) for name, _ in found] + [4])
     print(f"  {'cell':<{width}}" + "".join(f"{column:>9}" for column in COLUMNS))
     for name, numbers in found:
         print(f"  {name:<{width}}" + "".join(f"{number:>9}" for number in numbers))
+
+
+def print_left_out(found: Survey) -> None:
+    for label, reason in found.left_out.items():
+        print(f"left out: {label}: {reason}")
