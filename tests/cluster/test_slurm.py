@@ -20,7 +20,14 @@ from irope.claims import Claims
 from irope.launcher import ArrayState, Slurm, jobs, submit
 
 TASKS = 3
-SWEEP = ["-m", "method=infinity_rope,rolling_sink1", "prompts=basic", "video.prompts.limit=3", "duration=15"]
+SWEEP = [
+    "-m",
+    "method=infinity_rope,rolling_sink1",
+    "prompts=basic",
+    "video.prompts.limit=3",
+    "duration=15",
+    "score.scorers=[flicker]",
+]
 CONF = Path(os.environ.get("SLURM_CONF", ""))
 READY = CONF.is_file() and "ClusterName=irope-test" in CONF.read_text() and shutil.which("sbatch") is not None
 
@@ -93,6 +100,7 @@ def test_every_video_is_there_once_with_the_frames_of_an_undisturbed_run(disturb
     assert hashes(disturbed.out) == expected
     movies = sorted(str(path.relative_to(disturbed.out).with_suffix(".json")) for path in disturbed.out.rglob("*.mp4"))
     assert movies == sorted(expected)
+    assert len(list(disturbed.out.glob("scores/*/*/*.json"))) == len(expected)
     assert not [path for path in disturbed.out.rglob("*") if ".part" in path.name or path.name.endswith(".error.json")]
     assert Claims(disturbed.out).leftovers() == []
 

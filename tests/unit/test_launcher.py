@@ -226,7 +226,21 @@ def test_a_worker_asked_to_stop_gives_its_claim_back_and_the_task_continues_unle
     process.send_signal(signal.SIGTERM)  # Slurm and the script may both say it
     output, _ = process.communicate(timeout=20)
     assert process.returncode == 143
-    assert "released" in output
+    assert output.index("released") < output.index("ended with exit code 143")  # not before the worker has ended
     requeued = tmp_path / "requeued"
     assert requeued.exists() == again
     assert not again or requeued.read_text() == "requeue 76\n"
+
+
+def test_a_worker_that_has_just_finished_when_it_is_asked_to_stop_does_not_come_back(tools, tmp_path):
+    tools("scontrol", f"touch {tmp_path}/requeued")
+    tools("squeue", "echo RUNNING")
+    (tmp_path / "worker.sh").write_text(WORKER.replace("exit 143", "exit 0"))
+    process = start(tmp_path, f"bash {tmp_path}/worker.sh")
+    assert process.stdout is not None
+    while "ready" not in (line := process.stdout.readline()):
+        assert line
+    process.send_signal(signal.SIGTERM)
+    process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert not (tmp_path / "requeued").exists()
