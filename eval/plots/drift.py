@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,17 +28,18 @@ OTHER_COURSE = frozenset({"cut_sharpness", "unrequested_cuts", "flow_dynamic", "
 """Scorers whose course (steps between frames, motion) is not in the unit of their value."""
 
 
-def drift(results: Results) -> Plot:
+def drift(results: Results, metrics: Collection[str] = ()) -> Plot:
     """Mean curve of each cell over the seconds of the longest scored window, with a pointwise 95 % band over prompts.
 
     Below `FEWEST` prompts the band is left out and the prompts' range is drawn as thin lines. ``data`` has a row for
-    each method, metric and second: mean, low, high, prompts.
+    each method, metric and second: mean, low, high, prompts. ``metrics`` selects the panels, all if empty.
 
     Raises:
         NoPlotError: no score has a course of at least three seconds.
     """
     known = curves(results)
     known = known[~known["metric"].isin(OTHER_COURSE)]
+    known = known[known["metric"].isin(metrics)] if metrics else known
     known = known[known.groupby("metric")["value"].transform("count") > 0]
     if known.empty or known["second"].max() < 2:
         raise NoPlotError("no score with a course of at least three seconds was found")
@@ -45,12 +47,12 @@ def drift(results: Results) -> Plot:
     looks, (labels, heading), times = cell_styles(results), short_labels(results), event_times(results)
     shown = [label for label in labels if label in set(known["method"])]
     data = _bands(known, [m for m in ordered_metrics(results.frame) if m in set(known["metric"])], shown)
-    metrics, undrawn = varied(data, "second")
-    if not metrics:
+    drawn, undrawn = varied(data, "second")
+    if not drawn:
         raise NoPlotError(f"no score changes within a video: {'; '.join(undrawn)}")
     drawn_events = times if len(times) <= MOST else {}
-    figure, axes = panels(len(metrics), across=2 if known["second"].max() > 30 else 3)
-    for axis, metric in zip(axes, metrics, strict=True):
+    figure, axes = panels(len(drawn), across=2 if known["second"].max() > 30 else 3)
+    for axis, metric in zip(axes, drawn, strict=True):
         title_panel(axis, title(metric), better(metric))
         draw_events(axis, drawn_events)
         for place, label in enumerate(shown):

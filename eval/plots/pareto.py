@@ -49,13 +49,15 @@ def pareto(results: Results, numbers: pd.DataFrame, metric: str | None = None) -
     metric = metric or next((name for name in HEADLINES if name in set(numbers["metric"])), None)
     if metric is None or metric not in set(numbers["metric"]):
         raise NoPlotError(f"no score stands for quality here (any of {', '.join(HEADLINES)})")
+    way = better(metric)
+    if way is None:
+        raise NoPlotError(f"{metric} ranks nothing, so nothing can be won by cost")
     device = one_device(costs)
     data = _points(numbers[numbers["metric"] == metric], costs)
     if data.empty:
         raise NoPlotError("no cost was recorded beside the scored videos")
     looks, (labels, heading) = cell_styles(results), short_labels(results)
     scale, unit = _bytes_unit(float(data["kv_bytes"].min()))
-    way = better(metric) or "higher"
     figure, axes = panels(2, size=(4.3, 3.4))
     columns = [("kv_bytes", 1 / scale, f"KV cache ({unit}), less is better")]
     columns += [("seconds_per_frame", 1000.0, "generation time (ms a frame), less is better")]

@@ -32,6 +32,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("-m", "--multirun", action="store_true", help="settings may sweep: key=a,b")
     parser.add_argument("--only", metavar="KIND,KIND", default="", help="duration, drift, ablation, pareto, switches")
+    parser.add_argument("--metrics", metavar="A,B", default="", help="panels for these metrics only")
     parser.add_argument("--out", type=Path, help="folder instead of results/reports/NAME-TIER/plots")
     parser.add_argument("--format", metavar="svg,png,pdf", default="svg,png", help="default: svg,png")
     parser.add_argument("--protocol", help="of a folder that was scored under several")
@@ -63,7 +64,7 @@ def _scores(options: argparse.Namespace) -> tuple[list[Plot], Path]:
         from eval.folder_results import folder_results
 
         results = folder_results(Path(options.words[0]), options.protocol)
-    drawn = draw(results, _listed(options.only))
+    drawn = draw(results, _listed(options.only), _listed(options.metrics))
     for kind, why in drawn.left_out.items():
         print(f"no {kind} plot: {why}")
     return list(drawn.plots), REPORTS / f"{results.name}{'-' * bool(results.tier)}{results.tier}" / "plots"

@@ -280,6 +280,12 @@ def test_files_are_the_same_bytes_every_time(tmp_path):
     pd.testing.assert_frame_equal(drawn, one(results, "duration").data, check_dtype=False)
 
 
+def test_a_metric_that_ranks_nothing_is_not_set_against_cost(tmp_path):
+    results = methods(tmp_path, ("infinity_rope", "causvid"), metrics=("flow_motion", "imaging"))
+    assert set(draw(results, ["pareto"], ["flow_motion", "imaging"]).plots[0].data["metric"]) == {"imaging"}
+    assert "ranks nothing" in draw(results, ["pareto"], ["flow_motion"]).left_out["pareto"]
+
+
 def test_an_unknown_plot_names_the_nearest_and_nothing_scored_says_what_to_run(tmp_path):
     results = methods(tmp_path, ("infinity_rope",), leave_out=lambda *_: True)
     with pytest.raises(UserError, match=r"did you mean 'duration'.*choices: ablation"):

@@ -68,12 +68,14 @@ def test_an_unscored_folder_says_what_to_run(tmp_path):
 
 
 def test_the_verb_writes_pictures_data_and_a_page(tmp_path, capsys):
-    make_results(tmp_path / "videos", metrics=("imaging",))
+    make_results(tmp_path / "videos", metrics=("imaging", "world_prompt"))
     out = tmp_path / "plots"
     assert run([str(tmp_path / "videos"), "--only", "ablation,duration", "--out", str(out), "--format", "svg"]) == 0
     assert sorted(p.name for p in out.iterdir()) == ["ablation-cut_delta.csv", "ablation-cut_delta.svg", "plots.md"]
     assert "no duration plot: a plot against duration needs two durations" in capsys.readouterr().out
     assert "ablation-cut_delta.svg" in (out / "plots.md").read_text()
+    assert run([str(tmp_path / "videos"), "--only", "drift", "--metrics", "imaging", "--out", str(out)]) == 0
+    assert set(pd.read_csv(out / "drift.csv")["metric"]) == {"imaging"}
     assert run([str(tmp_path / "videos"), "--only", "switches", "--out", str(out)]) == 1
 
 
@@ -82,6 +84,7 @@ def test_the_verb_writes_pictures_data_and_a_page(tmp_path, capsys):
     [
         (["{videos}", "--format", "jpg"], "choices: pdf, png, svg"),
         (["{videos}", "--only", "drft"], "did you mean 'drift'"),
+        (["{videos}", "--metrics", "imagin"], "did you mean 'imaging'"),
         (["{videos}", "tier=quick"], "settings are of experiments"),
         (["{videos}/maps.npz"], "no attention maps"),
     ],
