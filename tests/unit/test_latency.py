@@ -11,6 +11,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from eval.plots.latency import latency as draw
+from eval.plots.plot import NoPlotError
 from irope import latency, measurements
 from irope.cache import ArenaShape, KVArena
 from irope.config import CONF, load
@@ -22,6 +24,7 @@ from irope.policy import CachePlan, PolicyError
 from irope.sampler import Sampler
 from tests.rollout_kit import CONFIG, FAST, FRAME, SWITCH, Script, latents, model, rollout, text
 
+ROOT = Path(__file__).resolve().parents[2]
 WINDOWS = [3, 6, 9, 24]
 
 
@@ -166,3 +169,22 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
         (tmp_path / "x.json").write_text(content)
         with pytest.raises(UserError, match="irope run latency"):
             load_report(tmp_path / "x.json")
+
+
+def test_the_plot_shows_the_published_numbers_and_names_the_model(tmp_path: Path) -> None:
+    path = next((ROOT / "results" / "published").glob("latency-cpu-*.json"))
+    report, plot = load_report(path), draw(path)
+    data = plot.data.set_index(["method", "window"])
+    assert len(data) == len(report["rows"])
+    for row in report["rows"]:
+        here = data.loc[row["method"], row["window"]]
+        assert here["cache_ms_median"] == row["cache_ms"]["cpu"]["median"]
+        assert here["first_frame_ms_p90"] == row["first_frame_ms"]["cpu"]["p90"]
+    assert "the embedded model" in plot.caption
+    cost = plot.figure.axes[0]
+    (law,) = [line for line in cost.lines if len(line.get_xdata()) == 100]
+    fit = report["fit"]["cpu"]
+    assert law.get_ydata()[-1] == pytest.approx(fit["a_ms"] * 24 + fit["b_ms"] * 24**2)
+    plot.figure.savefig(tmp_path / "x.png")
+    with pytest.raises(NoPlotError, match="irope run latency"):
+        draw(tmp_path / "x.png")
