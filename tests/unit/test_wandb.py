@@ -8,15 +8,18 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 
 import eval.wandb_sink as sink
 from eval.experiment_table import experiment_table
 from eval.results import Results
+from eval.wandb_client import ClientError, send_run
 from eval.wandb_content import Content, contents
 from eval.wandb_file import is_whole
 from eval.wandb_sink import send
@@ -201,6 +204,24 @@ def test_a_file_that_was_cut_short_is_noticed(sent, tmp_path):
     (tmp_path / "cut").write_bytes(whole)
     assert is_whole(tmp_path / "cut")
     assert not is_whole(tmp_path / "none")
+
+
+def test_a_run_whose_file_is_cut_short_was_not_sent(tmp_path, monkeypatch):
+    """A client that says all went well, and has written half, as the real one on a full disk."""
+    place = tmp_path / "wandb" / "offline-run-1-x"
+    run = MagicMock(dir=str(place / "files"))
+    client = MagicMock(init=lambda **given: run)
+    client.Settings.model_fields = {}
+    monkeypatch.setitem(sys.modules, "wandb", client)
+    monkeypatch.setenv("WANDB_DATA_DIR", "set by the call, and taken back by the test")
+    monkeypatch.setattr("eval.wandb_client.FLUSH_SECONDS", 0.0)
+    place.mkdir(parents=True)
+    content = replace(runs_of(made(tmp_path), tmp_path)[1], id="x")
+    (place / "run-x.wandb").write_bytes(b":W&B\xe1\xbe\x00")
+    with pytest.raises(ClientError, match="offline-run-1-x was cut short; is the disk full"):
+        send_run(content, tmp_path, online=False)
+    run.finish.assert_called_once()
+    assert send_run(content, tmp_path, online=True) is None  # online there is no such file
 
 
 def test_without_the_client_it_says_what_to_install(tmp_path, monkeypatch):
