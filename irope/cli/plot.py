@@ -3,6 +3,7 @@
     irope plot delta_ablation tier=quick               every plot that the experiment has data for
     irope plot table1 --only duration,drift            some of them: duration, drift, ablation, pareto, switches
     irope plot my/videos --out plots --format png      a scored folder; a folder below it is a method
+    irope plot latency tier=quick                      what a switch costs, as irope run latency has measured it
     irope plot attention_maps tier=quick               attention maps that irope run has made; or maps.npz
 
 Written to results/reports/NAME-TIER/plots: a picture in each format, its data as CSV, and plots.md that shows them all.
@@ -11,6 +12,7 @@ Written to results/reports/NAME-TIER/plots: a picture in each format, its data a
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,8 +47,8 @@ def run(arguments: Sequence[str]) -> int:
     for form in formats:
         if form not in FORMATS:
             raise UserError(f"--format {form}{hint(form, FORMATS)}")
-    maps = _maps(options.words)
-    plots, out = _attention(maps, options) if maps else _scores(options)
+    measured = _measurement(options.words)
+    plots, out = _measured(*measured, options) if measured else _scores(options)
     if not plots:
         return 1
     for written in save(plots, options.out or out, formats):
@@ -70,50 +72,52 @@ def _scores(options: argparse.Namespace) -> tuple[list[Plot], Path]:
     return list(drawn.plots), REPORTS / f"{results.name}{'-' * bool(results.tier)}{results.tier}" / "plots"
 
 
-def _attention(path: Path, options: argparse.Namespace) -> tuple[list[Plot], Path]:
+def _measured(kind: str, path: Path, options: argparse.Namespace) -> tuple[list[Plot], Path]:
     from eval.plots.attention import attention
+    from eval.plots.latency import latency
     from eval.plots.plot import NoPlotError
 
     try:
-        return [attention(path, scale=options.scale)], REPORTS / path.stem / "plots"
+        plot = latency(path) if kind == "latency" else attention(path, scale=options.scale)
     except NoPlotError as error:
         raise UserError(str(error)) from error
+    return [plot], REPORTS / path.stem / "plots"
 
 
-def _maps(words: Sequence[str]) -> Path | None:
-    """The file of attention maps that a command line means, None if it means scores.
+def _measurement(words: Sequence[str]) -> tuple[str, Path] | None:
+    """Kind and file of the measurement that a command line means, None if it means scores.
 
     Raises:
-        UserError: an experiment that measures something else, or has measured nothing yet.
+        UserError: an experiment that has measured nothing yet.
     """
     if words[0].endswith(".npz"):
-        return Path(words[0])
+        return "attention_maps", Path(words[0])
     from irope.cli.experiments import command_of, is_experiment, measured_kind, overrides_of
 
     kind = measured_kind(words) if is_experiment(words[0]) else None
     if kind is None:
         return None
-    if kind != "attention_maps":
-        raise UserError(f"{words[0]} has a table and no plot; see: {command_of('run', words)}")
     from irope.config import load
     from irope.inventory import MEASURED
 
     config = load(overrides_of(words))
-    folder = Path(config["sys"]["out"]) / MEASURED / kind
-    made = f"irope run attention_maps tier={config['tier']}"
-    found = [path for path in folder.glob("attention_maps-*.npz") if _command(path) == made]
+    folder, suffix = Path(config["sys"]["out"]) / MEASURED / kind, "json" if kind == "latency" else "npz"
+    made = f"irope run {kind} tier={config['tier']}"
+    found = [path for path in folder.glob(f"{kind}-*.{suffix}") if _command(path) == made]
     if not found:
-        raise UserError(f"{folder}: no attention maps of tier={config['tier']} yet; run: {command_of('run', words)}")
-    return max(found, key=lambda path: path.stat().st_mtime)  # other settings leave older files beside it
+        raise UserError(f"{folder}: no {kind} of tier={config['tier']} yet; run: {command_of('run', words)}")
+    return kind, max(found, key=lambda path: path.stat().st_mtime)  # other settings leave older files beside it
 
 
 def _command(path: Path) -> str:
+    """What made a file of measurements; empty where it is none."""
     from eval.plots.attention import read_maps
     from eval.plots.plot import NoPlotError
 
     try:
-        return str(read_maps(path)[1].get("command"))
-    except NoPlotError:
+        made = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_maps(path)[1]
+        return str(made.get("command"))
+    except (NoPlotError, OSError, ValueError):
         return ""
 
 
