@@ -9,8 +9,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from irope.claims import FOLDER
@@ -22,6 +23,18 @@ DAY = 86_400
 SUFFIXES = (".mp4", ".mkv", ".mp4", ".mkv")
 HEARTBEAT, STALE = 0.2, 1.0
 """Seconds, where a fault is about claims of another host; ten and sixty in real runs."""
+
+CASES = {
+    "kill -9": "killed",
+    "disk full": "full_disk",
+    "read-only folder": "read_only",
+    "corrupt sidecar": "corrupt_sidecar",
+    "truncated video": "truncated_video",
+    "clock jumps": "clock_jumps",
+    "stale claim": "stale_claim",
+    "two hosts": "two_hosts",
+}
+"""Every fault, and the method of `Faults` that does it."""
 
 
 @dataclass(frozen=True)
@@ -42,24 +55,11 @@ class Faults:
     sleepers: int = 5
     seed: int = 0
 
-    def cases(self) -> dict[str, Callable[[], Outcome]]:
-        """Every fault by its name."""
-        return {
-            "kill -9": self.killed,
-            "disk full": self.full_disk,
-            "read-only folder": self.read_only,
-            "corrupt sidecar": self.corrupt_sidecar,
-            "truncated video": self.truncated_video,
-            "clock jumps": self.clock_jumps,
-            "stale claim": self.stale_claim,
-            "two hosts": self.two_hosts,
-        }
-
     def run(self) -> Iterator[Outcome]:
         """Do all of it, one fault after the other."""
-        for fault, case in self.cases().items():
+        for fault, method in CASES.items():
             try:
-                yield case()
+                yield getattr(self, method)()
             except Exception as error:  # the table is to show the other faults as well
                 yield Outcome(fault, "the check itself failed", "", (f"{type(error).__name__}: {error}",))
 
@@ -73,10 +73,12 @@ class Faults:
         while kills < self.kills:
             stage, rounds = self._stage(f"kill-{rounds}"), rounds + 1
             crew = [(stage.start(), moment()) for _ in range(self.workers)]
-            while kills < self.kills and any(process.is_alive() for process, _ in crew):
+            while kills < self.kills and not stage.complete():
                 number = min(range(len(crew)), key=lambda i: crew[i][1])
                 process, due = crew[number]
-                time.sleep(max(0.0, due - time.monotonic()))
+                if time.monotonic() < due:
+                    time.sleep(0.01)
+                    continue
                 if process.is_alive():
                     holders = {held.worker.rpartition(":")[2] for held in stage.held()}
                     process.kill()
@@ -84,9 +86,6 @@ class Faults:
                     kills += 1
                     owners += str(process.pid) in holders
                     stage.look()
-                elif stage.complete():
-                    del crew[number]
-                    continue
                 crew[number] = (stage.start(), moment())
             stage.wait(*(process for process, _ in crew))
             stage.end()
@@ -199,32 +198,30 @@ class Faults:
 
     def stale_claim(self) -> Outcome:
         """An owner is stopped in the middle of a video, another host finishes it, and the owner wakes up."""
-        draw, problems, lost = random.Random(self.seed), list[str](), 0
-        for number in range(self.sleepers):
-            stage = self._stage(f"stale-{number}", videos=3)
+        draw, problems, lost, done = random.Random(self.seed), list[str](), 0, 0
+        stage = self.reference
+        for attempt in range(10 * self.sleepers):
+            if done == self.sleepers:
+                break
+            stage = self._stage(f"stale-{attempt}", videos=4)
             sleeper = stage.start(host="asleep", heartbeat=HEARTBEAT, stale=STALE)
-            pid = sleeper.pid or 0
-            while True:  # until it is stopped with a claim
-                self._until(lambda: bool(stage.held()), sleeper.is_alive)  # noqa: B023
-                time.sleep(draw.uniform(0, self.seconds))
-                os.kill(pid, signal.SIGSTOP)
-                if stage.held() or not sleeper.is_alive():
-                    break
-                os.kill(pid, signal.SIGCONT)
+            if not self._put_to_sleep(stage, sleeper, draw):
+                continue  # too quick for us
+            done += 1
             stage.run(host="awake", heartbeat=HEARTBEAT, stale=STALE)
             if (count := stage.look()) != len(stage.jobs):
                 stage.problems.append(f"only {count} videos were finished while the owner slept")
-            os.kill(pid, signal.SIGCONT)
+            _send(sleeper, signal.SIGCONT)
             stage.wait(sleeper)
             stage.look()
             lost += len(stage.events("lost"))
             stage.end()
             problems += stage.problems
-        stage.problems[:] = problems
+        stage.problems[:] = problems + ["too few owners could be stopped"] * (done < self.sleepers)
         return stage.outcome(
             "stale claim",
-            f"{self.sleepers} owners stopped (SIGSTOP) in the middle of a video, continued after another host was done",
-            f"{lost} of {self.sleepers} woke up to a lost claim and published nothing; each time {self._all(stage)}",
+            f"{done} owners stopped (SIGSTOP) in the middle of a video, continued after another host was done",
+            f"{lost} of {done} woke up to a lost claim and published nothing; each time {self._all(stage)}",
         )
 
     def two_hosts(self) -> Outcome:
@@ -273,6 +270,17 @@ class Faults:
             stage.problems.append(f"{again} videos were made again, {len(damaged)} were damaged")
         return stage.outcome(fault, done, f"{again} made again, the others left alone; {self._all(stage)}")
 
+    def _put_to_sleep(self, stage: Stage, process: BaseProcess, draw: random.Random) -> bool:
+        """Stop a worker at a random moment while it has a claim; False if it came to its end before."""
+        while process.is_alive():
+            self._until(lambda: bool(stage.held()), process.is_alive)
+            time.sleep(draw.uniform(0, self.seconds / 2))
+            _send(process, signal.SIGSTOP)
+            if process.is_alive() and stage.held():
+                return True
+            _send(process, signal.SIGCONT)
+        return False
+
     @staticmethod
     def _all(stage: Stage) -> str:
         return f"{len(stage.jobs)} of {len(stage.jobs)} videos" if not stage.problems else "see below"
@@ -287,6 +295,11 @@ def check_faults(folder: Path, config: Settings, videos: int, **options: int) ->
     """Make the undisturbed run and do every fault. Raises UserError if not even that run works."""
     reference, seconds = undisturbed(folder / "undisturbed", config, videos)
     yield from Faults(folder, reference, seconds, **options).run()
+
+
+def _send(process: BaseProcess, number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):  # it has just ended
+        os.kill(process.pid or 0, number)
 
 
 def _mount(*arguments: str) -> bool:

@@ -17,6 +17,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +165,14 @@ class Stage:
         self.task = replace(self.task, config=config, events=str(self.folder / "events.jsonl"))
         self.jobs = jobs_of(config, self.task.videos)
 
-    def start(self, **changes: Any) -> multiprocessing.process.BaseProcess:
+    def start(self, **changes: Any) -> BaseProcess:
         """Start a worker."""
         _CONTEXT.set_forkserver_preload(_PRELOAD)
         process = _CONTEXT.Process(target=work, args=(replace(self.task, **changes),), daemon=True)
         process.start()
         return process
 
-    def wait(self, *processes: multiprocessing.process.BaseProcess) -> list[int]:
+    def wait(self, *processes: BaseProcess) -> list[int]:
         """Exit codes; a worker that does not end is a problem, and killed."""
         deadline = time.monotonic() + PATIENCE
         for process in processes:
@@ -268,6 +269,7 @@ def undisturbed(folder: Path, config: Settings, videos: int) -> tuple[Stage, flo
     stage = Stage(folder, Task(config, videos, ""), {})
     if len({job.key for job in stage.jobs}) < videos:
         raise UserError(f"{videos} videos are asked for, but the prompts give fewer different ones")
+    stage.run(videos=0)  # starts the server that loads torch
     start = time.perf_counter()
     if any(stage.run()):
         raise UserError(f"the undisturbed run failed: {stage.events('failed')}")

@@ -29,6 +29,8 @@ CHECKS = ("golden", "tiny", "faults")
 def run(arguments: Sequence[str]) -> int:
     if arguments and arguments[0] not in CHECKS and not arguments[0].startswith("-"):
         return _run_folder(arguments)
+    if arguments[:1] == ["faults"]:
+        return _faults(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="irope verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -44,7 +46,17 @@ def run(arguments: Sequence[str]) -> int:
     tiny.add_argument("--sink", type=int, default=1, help="of long videos (default 1)")
     tiny.add_argument("--checkpoint", default="stable", help="a packaged checkpoint: stable (default) or base")
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
-    faults = checks.add_parser("faults", help="real workers under kills, full disks, damaged files, wrong clocks, ...")
+    checks.add_parser("faults", help="real workers under kills, full disks, damaged files, wrong clocks, ...")
+    options = parser.parse_args(arguments)
+    return _golden(options.folder) if options.check == "golden" else _tiny(options)
+
+
+def _faults(arguments: Sequence[str]) -> int:
+    """``irope verify faults``."""
+    faults = argparse.ArgumentParser(
+        prog="irope verify faults",
+        description="hold workers under faults to an undisturbed run; exit code 1 on a failure",
+    )
     faults.add_argument("--videos", type=int, default=12, help="short videos to make, over and over (default 12)")
     faults.add_argument("--kills", type=int, default=50, help="workers to kill -9 (default 50)")
     faults.add_argument("--workers", type=int, default=4, help="at a time (default 4)")
@@ -52,13 +64,7 @@ def run(arguments: Sequence[str]) -> int:
     faults.add_argument("--seed", type=int, default=0, help="of every random moment (default 0)")
     faults.add_argument("--json", type=Path, default=None, metavar="FILE", help="also write what was found as JSON")
     faults.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides for the videos")
-    options = parser.parse_intermixed_args(arguments) if "faults" in arguments[:1] else parser.parse_args(arguments)
-    if options.check == "faults":
-        return _faults(options)
-    return _golden(options.folder) if options.check == "golden" else _tiny(options)
-
-
-def _faults(options: argparse.Namespace) -> int:
+    options = faults.parse_intermixed_args(arguments)
     from irope.config import load
     from irope.fault_cases import check_faults
     from irope.provenance import environment, write_json_atomic
