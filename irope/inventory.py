@@ -83,15 +83,15 @@ class Inventory:
         """Keys somebody works on now."""
         return {held.key for held in self.held}
 
-    def count(self, label: str, videos: Iterable[tuple[str, str]]) -> Count:
-        """How far a cell is, of whose videos (name, key) are given."""
+    def count(self, label: str, videos: Iterable[tuple[str, str]], score: bool = True) -> Count:
+        """How far a cell is, of whose videos (name, key) are given; without ``score`` a video that is made is done."""
         made, failed, scored, working = self.made(label), self.failed(label), self.scored(label), self.working
         total = n_made = done = broken = busy = 0
         for name, key in videos:
             total += 1
             is_made = name in made
             n_made += is_made
-            done += is_made and name in scored
+            done += is_made and (not score or name in scored)
             broken += name in failed
             busy += key in working
         return Count(total, n_made, done, broken, busy)

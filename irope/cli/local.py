@@ -115,7 +115,8 @@ def _report(experiment: Experiment, words: Sequence[str], after: Survey, broken:
     total = after.total
     if not total.todo:
         print(f"{after.summary()} in {experiment.config['sys']['out']}")
-        print(f"next: {command_of('table', words)}")
+        plain = [word for word in words if not word.startswith("sys.stages=")]
+        print(f"next: {command_of('table' if 'score' in after.stages else 'score', plain)}")
         return 0
     for cell in experiment.cells:
         for job in experiment.jobs(cell):

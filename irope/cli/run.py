@@ -35,6 +35,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--yes", action="store_true", help="do not ask before hours of work")
     options = parser.parse_intermixed_args(arguments)
     from irope.cli.experiments import experiment_of, measured_kind, overrides_of
+    from irope.config import Choice
 
     words = [*options.words, *(["-m"] if options.multirun else [])]
     if (kind := measured_kind(options.words)) is not None:
@@ -42,7 +43,7 @@ def run(arguments: Sequence[str]) -> int:
 
         return measure(kind, overrides_of(options.words))
     experiment = experiment_of(words)
-    if experiment.config["sys"]["worker"]:
+    if Choice(experiment.config, "sys.worker").flag():
         return worker(experiment)
     from irope.cli.survey import print_left_out, survey
 

@@ -5,6 +5,7 @@
     irope score my/videos score.prompts=prompts.csv   prompts from a list: columns file, prompt, seed
     irope score my/videos protocol=vbench             VBench, with the weights `irope vbench weights` lists
     irope score results/runs score.windows=[5,60]     the first 5 s and 60 s, each as a video of its own
+    irope score table1 tier=paper protocol=vbench     the videos of an experiment that are there
 
 Scores land in PATH/scores, one JSON for each video and protocol. What is scored already is left alone; the same command
 continues after a kill. Exit code 1: a video could not be scored, or has no prompt; the rest is.
@@ -25,7 +26,14 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("path", nargs="?", help="a video, or a folder of videos (default: sys.out)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    parser.add_argument("-m", "--multirun", action="store_true", help="for a sweep: overrides may be a,b  range(0,5)")
     options = parser.parse_intermixed_args(arguments)
+    from irope.cli.experiments import is_experiment
+
+    if options.multirun or (options.path is not None and is_experiment(options.path)):
+        from irope.cli.run import run as run_experiment
+
+        return run_experiment([*arguments, "sys.stages=[score]"])
     if options.path is not None and "=" in options.path and not Path(options.path).exists():
         options.overrides.insert(0, options.path)
         options.path = None

@@ -11,13 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irope.config import ConfigError
+from irope.config import Choice, ConfigError
 from irope.cost import GIGABYTE, Estimate, Work, duration, estimate
 from irope.history import History
 from irope.inventory import NOTHING, Count, Inventory
 
 if TYPE_CHECKING:
     from irope.experiment import Experiment
+
+
+STAGES = ("generate", "score")
+PAST = {"generate": "made", "score": "scored"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class Survey:
     workers: int
     gpu: bool
     left_out: Mapping[str, str]
+    stages: Sequence[str] = STAGES
 
     @property
     def total(self) -> Count:
@@ -51,8 +56,10 @@ class Survey:
     def summary(self) -> str:
         """One line: what is left, and what it takes."""
         total = self.total
+        if not total.videos:
+            return "nothing to score: no video of it is made yet"
         if not total.todo:
-            return f"complete: all {total.videos} videos are made and scored"
+            return f"complete: all {total.videos} videos are {' and '.join(PAST[stage] for stage in self.stages)}"
         unit = "GPU" if self.gpu else "CPU-core"
         basis = f"measured on {self.left.measured} videos" if self.left.measured else f"estimated: {self.left.source}"
         return (
@@ -80,6 +87,9 @@ def survey(experiment: Experiment) -> Survey:
     from irope.cli.experiments import scores_folder_of
 
     config = experiment.config
+    for key in ("sys.worker", "sys.wait"):
+        Choice(config, key).flag()
+    makes, scores = ("generate" in stages_of(config), "score" in stages_of(config))
     out, protocol = Path(config["sys"]["out"]), str(config["score"]["protocol"]["name"])
     inventory = Inventory(out, scores_folder_of(config) / protocol)
     counts: dict[str, Count] = {}
@@ -89,17 +99,19 @@ def survey(experiment: Experiment) -> Survey:
         for cell in experiment.cells:
             videos = []
             for job in experiment.jobs(cell):
-                videos.append((job.name, job.key))
                 made, clock = job.name in inventory.made(cell.label), job.timeline.clock
-                if made and job.name in inventory.scored(cell.label):
+                if not makes and not made:
+                    continue  # nothing to score yet
+                videos.append((job.name, job.key))
+                if made and (not scores or job.name in inventory.scored(cell.label)):
                     continue
                 model = str(job.record["model"]["name"])
                 latents = job.timeline.latents
-                work.append(Work(model, cell.label, 0 if made else latents, clock.pixels(latents)))
+                work.append(Work(model, cell.label, 0 if made else latents, clock.pixels(latents) if scores else 0))
                 seconds += clock.seconds(latents)
             if not videos:
                 continue
-            counts[cell.label] = counts.get(cell.label, NOTHING) + inventory.count(cell.label, videos)
+            counts[cell.label] = counts.get(cell.label, NOTHING) + inventory.count(cell.label, videos, scores)
     return Survey(
         counts=counts,
         model=model,
@@ -109,7 +121,16 @@ def survey(experiment: Experiment) -> Survey:
         workers=workers_of(config["sys"]),
         gpu=gpus(config["sys"]) > 0,
         left_out=experiment.left_out,
+        stages=stages_of(config),
     )
+
+
+def stages_of(config: Mapping[str, Any]) -> Sequence[str]:
+    """``sys.stages``. ConfigError unless it is a list of generate and score."""
+    stages = config["sys"]["stages"]
+    if not isinstance(stages, list) or not stages or not set(stages) <= set(STAGES):
+        raise ConfigError(f"sys.stages={stages}: expected [generate,score], or one of them")
+    return stages
 
 
 def workers_of(sys: Mapping[str, Any]) -> int:

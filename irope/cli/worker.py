@@ -20,6 +20,7 @@ from eval.score import Outcome, Plan, ScoredCheck, score_video
 from eval.videos import generated_video
 from irope.claims import Claim, ClaimLost, Claims
 from irope.cli.experiments import scores_folder_of, scores_of
+from irope.cli.survey import STAGES, stages_of
 from irope.config import Choice, patched
 from irope.errors import UserError
 from irope.experiment import Cell, Experiment
@@ -72,6 +73,7 @@ class Worker:
         self.experiment = experiment
         sys = experiment.config["sys"]
         self.out = Path(sys["out"])
+        self.makes, self.scores = (stage in stages_of(experiment.config) for stage in STAGES)
         self.patient = Choice(experiment.config, "sys.wait").flag()
         self.claims, self.history, self.tally = Claims(self.out), History(self.out), Tally()
         self._plans: dict[tuple[float, ...], tuple[Plan, ScoredCheck]] = {}
@@ -114,7 +116,9 @@ class Worker:
         return self.tally
 
     def _complete(self, task: Task) -> bool:
-        return task.job.done and self._plan(task.cell)[1](scores_of(task.cell.config, task.job))
+        if not task.job.done:
+            return not self.makes
+        return not self.scores or self._plan(task.cell)[1](scores_of(task.cell.config, task.job))
 
     def _lost(self, task: Task, claim: Claim) -> bool:
         """Make and score one video; whether another worker took it away meanwhile."""
@@ -153,8 +157,10 @@ class Worker:
         print(f"{task.name}: made, {sidecar['pixel_frames']} frames in {seconds:.1f} s", flush=True)
 
     def _score(self, task: Task) -> None:
+        if not self.scores:
+            return
         plan, scored = self._plan(task.cell)
-        if not plan.scorers or scored(scores_of(task.cell.config, task.job)):
+        if scored(scores_of(task.cell.config, task.job)):
             return
         start = time.perf_counter()
         outcome = score_video(generated_video(task.job.video, self.out), plan, self._heed)
