@@ -100,6 +100,7 @@ def test_the_delta_table_shows_both_readings_of_temporal_smoothness(tmp_path: Pa
         (0.90, 0.92, 0.91, 4, True),
         (0.90, 0.92, 0.93, 4, False),
         (0.976, 0.979, 0.98, 2, True),  # .98 stands for .975 to .985
+        (0.982, 0.984, 0.98, 2, True),
         (0.971, 0.974, 0.98, 2, False),
         (0.986, 0.990, 0.98, 2, False),
     ],

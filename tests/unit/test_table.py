@@ -64,6 +64,20 @@ def test_overall_is_vbenchs_quality_and_needs_every_dimension(tmp_path: Path):
     assert row["quality"].interval.n == 8
 
 
+def test_overall_is_of_vbenchs_means_or_of_the_videos_that_have_all(tmp_path: Path):
+    lengths, subject = np.array([80, 82, 84]), np.array([0.9, 0.6, 0.3])
+    for prompt, frames, s in zip("abc", lengths, subject, strict=True):
+        write(tmp_path, "m", prompt, ROW | {"subject_consistency": float(s)}, frames=int(frames))
+    (table,) = tables(load_frame(tmp_path))
+    means = ROW | {"subject_consistency": float(np.average(subject, weights=lengths - 1.0))}
+    assert table.row("5 s", "m").cells["quality"].interval.estimate == pytest.approx(quality(means), abs=1e-12)
+    write(tmp_path, "m", "d", {"imaging_quality": 0.0, "subject_consistency": 0.0}, frames=80)
+    (table,) = tables(load_frame(tmp_path))
+    found = table.row("5 s", "m").cells["quality"].interval
+    each = [quality(ROW | {"subject_consistency": float(s)}) for s in subject]
+    assert (found.n, found.estimate) == (3, pytest.approx(np.mean(each), abs=1e-12))
+
+
 def test_single_process_vbench_weighs_consistency_by_frames(tmp_path: Path):
     lengths, subject, imaging = [80, 82, 84], [0.9, 0.6, 0.3], [0.8, 0.5, 0.2]
     for prompt, frames, s, i in zip("abc", lengths, subject, imaging, strict=True):
