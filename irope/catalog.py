@@ -63,18 +63,24 @@ def file_entries(folder: Path) -> list[Entry]:
     return [_file_entry(path) for path in sorted(folder.glob("*.yaml"))]
 
 
-def _file_entry(path: Path) -> Entry:
-    text = path.read_text(encoding="utf-8")
+def read_mapping(path: Path) -> dict[str, Any]:
+    """The keys of a YAML file. UserError with file and place if it holds none."""
     try:
-        values = yaml.load(text, _Loader)
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict | None):
         raise UserError(f"{path} holds a {type(values).__name__}, expected keys with values")
-    comments = (line.lstrip("# ").rstrip() for line in text.splitlines() if line.startswith("#"))
+    return values or {}
+
+
+def _file_entry(path: Path) -> Entry:
+    values = read_mapping(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comments = (line.lstrip("# ").rstrip() for line in lines if line.startswith("#"))
     comment = next((line for line in comments if line and not line.startswith("@")), "")
     # The file name is what a command line accepts, whatever the field ``name`` says.
-    return Entry(path.stem, str((values or {}).get("description") or comment))
+    return Entry(path.stem, str(values.get("description") or comment))
 
 
 def prompt_entries(folder: Path | None = None) -> list[Entry]:
@@ -82,7 +88,7 @@ def prompt_entries(folder: Path | None = None) -> list[Entry]:
     found = []
     for path in sorted((folder or CONF / "prompts").glob("*.yaml")):
         entry = _file_entry(path)
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}
+        values = read_mapping(path)
         found.append(replace(entry, summary=f"[{_size(values)}] {entry.summary}"))
     return found
 

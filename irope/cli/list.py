@@ -1,4 +1,4 @@
-"""``irope list policies|methods|models|prompts|scorers|protocols|published``: what can be chosen by name.
+"""``irope list policies|methods|models|prompts|experiments|scorers|protocols|published``: what can be chosen by name.
 
 Loads neither torch nor Hydra.
 """
@@ -8,15 +8,18 @@ from __future__ import annotations
 import argparse
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
-from irope.catalog import CONF, KINDS, Entry, entries, file_entries
+from irope.catalog import CONF, KINDS, Entry, entries, file_entries, read_mapping
 from irope.settings import defaults
 
 
 def run(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="irope list", description=__doc__)
     kinds = KINDS | {
+        "experiments": experiment_entries,
         "scorers": scorer_entries,
         "protocols": lambda: file_entries(CONF / "protocol"),
         "published": published_entries,
@@ -43,6 +46,28 @@ def _lines(entry: Entry, width: int, columns: int) -> list[str]:
     indent = " " * width
     text = [line for detail in details for line in textwrap.wrap(detail, columns - width) or [""]]
     return [f"{entry.name:<{width}}{text[0]}", *(indent + line for line in text[1:])]
+
+
+def experiment_entries() -> list[Entry]:
+    """Every experiment with its tiers: prompts, seeds and durations."""
+    folder = CONF / "experiment"
+    found = []
+    for entry in file_entries(folder):
+        tiers = read_mapping(folder / f"{entry.name}.yaml")["tiers"]
+        found.append(
+            replace(entry, summary=f"{entry.summary}; " + "; ".join(_tier(n, t or {}) for n, t in tiers.items()))
+        )
+    return found
+
+
+def _tier(name: str, tier: Mapping[str, Any]) -> str:
+    """``quick: 12 prompts, 5 and 60 s``."""
+    parts = [
+        f"{tier[key]} {key.removesuffix('s') if tier[key] == 1 else key}" for key in ("prompts", "seeds") if key in tier
+    ]
+    if seconds := tier.get("seconds"):
+        parts.append(", ".join(f"{one:g}" for one in seconds) + " s")
+    return f"{name}: {', '.join(parts)}" if parts else name
 
 
 def scorer_entries() -> list[Entry]:
