@@ -163,8 +163,10 @@ class Claims:
         self._mine: dict[str, Claim] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        for gone in self.root.glob(".gone-*"):  # of a worker that was killed while it removed it
-            shutil.rmtree(gone, ignore_errors=True)
+        with suppress(OSError):  # what a worker left that was killed while it removed a folder; in use, it stays
+            for gone in self.root.glob(".gone-*"):
+                shutil.rmtree(gone, ignore_errors=True)
+            self.root.rmdir()
 
     def take(self, key: str, name: str = "") -> Claim | None:
         """Become the owner of `key`; None while another living worker has it, or one not yet known to be dead.
