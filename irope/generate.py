@@ -275,7 +275,7 @@ def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -
         "files": files,
         "bytes": {kind: job.stem.with_name(name).stat().st_size for kind, name in files.items() if name is not None},
         "record": job.record,  # first after what `irope.finished` reads
-        "config": job.config,
+        "config": job.own_config,
         "id": job.script.id,
         "script": job.script.canonical(),
         "method": str(job.config["video"]["method"]["name"]),

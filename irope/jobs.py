@@ -43,7 +43,7 @@ class VideoJob(NamedTuple):
     Attributes:
         record: everything the frames depend on, and the file options; ``key`` is its hash.
         folder, name: place of the video, without suffix; see ``stem``.
-        config: the whole resolved configuration, for the sidecar.
+        config: the whole resolved configuration, shared by all videos of a cell.
     """
 
     key: str
@@ -70,6 +70,16 @@ class VideoJob(NamedTuple):
     @property
     def video(self) -> Path:
         return self.stem.with_name(self.stem.name + ".mp4")
+
+    @property
+    def own_config(self) -> Settings:
+        """The configuration of this video alone, for its sidecar: of the prompts only its own script, written out."""
+        video = self.config["video"]
+        prompts = dict.fromkeys(video["prompts"]) | {
+            "name": video["prompts"]["name"],
+            "scripts": [self.script.canonical()],
+        }
+        return {**self.config, "prompt": None, "video": {**video, "prompt": None, "prompts": prompts}}
 
     @property
     def done(self) -> bool:

@@ -64,6 +64,16 @@ def test_keys_are_those_of_the_records():
     assert [job.key for job in JobMaker().jobs(again)] == [job.key for job in jobs_from(config)]
 
 
+@pytest.mark.parametrize(
+    "words", [["prompts=demo"], ["prompt=a red circle moving left[3s] | a red circle circling[3s#]"]]
+)
+def test_the_configuration_in_a_sidecar_gives_that_video_and_no_other(words):
+    for job in jobs_from(load([*words, "seed=5", "method=rolling"])):
+        own = json.loads(json.dumps(job.own_config))
+        assert [(again.key, again.stem) for again in jobs_from(own)] == [(job.key, job.stem)]
+        assert len(own["video"]["prompts"]["scripts"]) == 1
+
+
 def test_jobs_that_share_parts_have_the_keys_of_jobs_made_alone():
     experiment = experiment_from(["experiment=f0_ablation", "tier=smoke", "experiment.seeds=2"])
     for cell in experiment.cells:
