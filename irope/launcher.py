@@ -120,7 +120,7 @@ def submit(settings: Slurm, arguments: Sequence[str], folder: Path) -> Submissio
     place = folder.resolve() / FOLDER
     place.mkdir(parents=True, exist_ok=True)
     name = f"{settings.name}-{secrets.token_hex(4)}"
-    mine = [text for text in arguments if not re.match(r"launcher=|\+*sys\.(launcher\.\w+|worker)=", text)]
+    mine = [text for text in arguments if not re.match(r"launcher=|[+~]*sys\.(launcher|worker)\b", text)]
     command = shlex.join([sys.executable, "-m", "irope", "run", *mine, "launcher=local", "sys.worker=true"])
     script = place / f"{name}.sh"
     script.write_text(batch_script(settings, name, command, place), encoding="utf-8")

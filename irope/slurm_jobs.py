@@ -16,7 +16,8 @@ FOLDER = ".slurm"
 """Below the results folder: NAME.json (what was submitted), NAME.sh (the batch script), NAME_TASK.log."""
 ANSWER_SECONDS = 30  # a controller that is down or busy must not hang `irope status`
 UNKNOWN = "UNKNOWN"
-FINAL = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT"}
+FINAL = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY"}
+FINAL |= {"PREEMPTED", "TIMEOUT"}
 
 
 States = dict[tuple[str, int], tuple[str, str]]

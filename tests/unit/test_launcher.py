@@ -102,6 +102,7 @@ def test_a_wrong_setting_is_named_with_its_key(values, words):
 def test_submitting_remembers_the_job_and_every_task_runs_the_same_command(tools, tmp_path):
     tools("sbatch", f'cp "$2" {tmp_path}/seen; echo "71;east"')
     arguments = ["table1", "tier=quick", "prompt=a cat | a dog's", "launcher=slurm", "sys.launcher.workers=3"]
+    arguments += ["+sys.launcher.additional_parameters.exclusive=true"]
     done = submit(Slurm(workers=3), [*arguments, "sys.worker=false"], tmp_path / "out")
     assert (done.job_id, done.tasks) == ("71", 3)
     worker = [sys.executable, "-m", "irope", "run", "table1", "tier=quick", "prompt=a cat | a dog's"]
