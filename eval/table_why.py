@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,7 @@ def videos_behind(results: Results, text: str) -> Why:
     for files in asked.videos:
         row = found.get((files.prompt, files.seed))
         value = float("nan") if row is None else float(row["value"])
-        why = "" if not np.isnan(value) else _absence(row, files.video.is_file())
+        why = "" if not np.isnan(value) else _absence(row, files.video)
         videos.append(VideoScore(files.prompt, files.seed, value, str(files.video), files.command, why))
     way = better(cell.metric)
     sign = -1 if way == "lower" else 1
@@ -81,7 +82,10 @@ def videos_behind(results: Results, text: str) -> Why:
     return Why(cell, order, tuple(videos))
 
 
-def _absence(row: dict[Any, Any] | None, made: bool) -> str:
+def _absence(row: dict[Any, Any] | None, video: Path) -> str:
     if row is not None:
         return str(row["skipped"] or "skipped")
-    return "not scored" if made else "not made"
+    if video.is_file():
+        return "not scored"
+    error = video.with_suffix(".error.json")
+    return f"failed, see {error}" if error.is_file() else "not made"

@@ -21,11 +21,13 @@ def results_or_folder(words: Sequence[str]) -> Results | None:
     An experiment goes before a folder of the same name, which is reached as ``./NAME``.
 
     Raises:
-        UserError: neither, or a folder with settings.
+        UserError: neither, a folder with settings, or an experiment without scores.
     """
-    from irope.cli.experiments import is_experiment, results_of
+    from irope.cli.experiments import is_experiment, measured_kind, results_of
 
     name = words[0]
+    if is_experiment(name) and measured_kind(words) is not None:
+        raise UserError(f"{name} measures and scores no videos: irope plot {' '.join(words)}")
     if is_experiment(name) or ("=" in name and not Path(name).exists()):
         return results_of(words)
     if not Path(name).exists():

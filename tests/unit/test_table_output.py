@@ -219,6 +219,14 @@ def test_the_videos_behind_a_cell_come_worst_first(large: Results, metric: str):
     assert worst.command == f"irope generate id={worst.prompt}-seed0-0123abcd"
 
 
+def test_a_video_that_failed_names_its_record(tmp_path: Path):
+    results = make_results(tmp_path, {"m": {}}, leave_out=lambda label, prompt, seed: prompt in ("p1", "p2"))
+    error = tmp_path / "m" / "p1-seed0-0123abcd.error.json"
+    error.write_text("{}")
+    reasons = {video.prompt: video.skipped for video in videos_behind(results, "m:imaging").videos if video.skipped}
+    assert reasons == {"p1": f"failed, see {error}", "p2": "not made"}
+
+
 def test_the_overalls_videos_have_their_own_overall(large: Results):
     axes = {"cut_delta": 6}
     each = {p: quality({m: scored("infinity_rope", axes, p, 0, 40, m) for m in VBENCH}) for p in PROMPTS}
@@ -250,6 +258,11 @@ def test_why_and_compare_on_the_command_line(shown: Shown):
         "compare", "cut_delta", "=6", "large"
     )
     assert "did you mean 'infinity_rope@cut_delta=6'" in shown("compare", "infinity_rope@cut_dleta=6", "=90", "large")
+
+
+def test_an_experiment_that_only_measures_has_no_table(capsys: pytest.CaptureFixture[str]):
+    assert main(["table", "latency", "tier=smoke"]) == 2
+    assert "measures and scores no videos: irope plot latency tier=smoke" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
