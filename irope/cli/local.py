@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from irope.experiment import Experiment
 
 LOGS = ".logs"
+PARENT = "IROPE_PARENT"
+"""Environment variable of a worker: the process that watches over it; without that process it stops."""
+
 GRACE = 60.0
 """Seconds a worker has to reach its next block after it was asked to stop."""
 
@@ -53,6 +56,8 @@ def run_local(experiment: Experiment, words: Sequence[str], before: Survey) -> i
     logs = out / LOGS
     logs.mkdir(parents=True, exist_ok=True)
     count = min(before.workers, max(1, before.total.todo))
+    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGHUP, _interrupt)
     workers = [_start(words, number, logs, gpus(experiment.config["sys"])) for number in range(count)]
     try:
         with RunProgress(before.total.videos, before.total.done) as progress:
@@ -72,10 +77,15 @@ def run_local(experiment: Experiment, words: Sequence[str], before: Survey) -> i
     )
 
 
+def _interrupt(_signal: int, _frame: object) -> None:
+    """The end of the terminal or of the job stops the workers as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def _start(words: Sequence[str], number: int, logs: Path, cards: int) -> tuple[subprocess.Popen[bytes], Path]:
     """One worker, with its words in a log; on GPU ``number`` where there are any."""
     path = logs / f"{os.getpid()}-{number}.log"
-    environment = dict(os.environ)
+    environment = os.environ | {PARENT: str(os.getpid())}
     if cards:
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(cards)))).split(",")
         environment["CUDA_VISIBLE_DEVICES"] = listed[number % cards]

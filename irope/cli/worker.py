@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import random
 import signal
 import threading
@@ -20,6 +21,7 @@ from eval.score import Outcome, Plan, ScoredCheck, score_video
 from eval.videos import generated_video
 from irope.claims import Claim, ClaimLost, Claims
 from irope.cli.experiments import scores_folder_of, scores_of
+from irope.cli.local import PARENT
 from irope.cli.survey import STAGES, stages_of
 from irope.config import Choice, patched
 from irope.errors import UserError
@@ -78,6 +80,7 @@ class Worker:
         self.claims, self.history, self.tally = Claims(self.out), History(self.out), Tally()
         self._plans: dict[tuple[float, ...], tuple[Plan, ScoredCheck]] = {}
         self._stop = threading.Event()
+        self._parent = int(os.environ.get(PARENT, 0))
 
     def work(self) -> Tally:
         """Until every video is made and scored, or has failed; or until SIGTERM, which leaves a checkpoint.
@@ -92,7 +95,7 @@ class Worker:
         earlier = {task.name for task in todo if failed(task.job.stem) is not None}
         refused = 0
         with self._terminated():
-            while todo and not self._stop.is_set():
+            while todo and not self._stopped():
                 task = todo.popleft()
                 if self._complete(task):
                     continue
@@ -112,7 +115,7 @@ class Worker:
                 earlier.discard(task.name)
                 if self._lost(task, claim):
                     todo.append(task)
-        self.tally.terminated = self._stop.is_set()
+        self.tally.terminated = self._stopped()
         return self.tally
 
     def _complete(self, task: Task) -> bool:
@@ -148,8 +151,9 @@ class Worker:
             return
         start = time.perf_counter()
         blocks = Choice(task.cell.config, "sys.checkpoint_blocks").integer(1)
-        stop = self._stop.is_set
-        sidecar = generate(task.job, self._generator(task), blocks, work=claim.work, check=claim.check, stop=stop)
+        sidecar = generate(
+            task.job, self._generator(task), blocks, work=claim.work, check=claim.check, stop=self._stopped
+        )
         seconds = time.perf_counter() - start
         self.tally.made += 1
         facts = (str(sidecar["model"]), task.cell.label, self._device, int(sidecar["latents"]))
@@ -173,8 +177,12 @@ class Worker:
         print(f"{task.name}: scored, {outcome.scored} values in {seconds:.1f} s{_skips(outcome)}", flush=True)
 
     def _heed(self, _done: int, _total: int) -> None:
-        if self._stop.is_set():
+        if self._stopped():
             raise Interrupted
+
+    def _stopped(self) -> bool:
+        """Asked to stop, or the process that watches over its workers is gone."""
+        return self._stop.is_set() or bool(self._parent and os.getppid() != self._parent)
 
     def _plan(self, cell: Cell) -> tuple[Plan, ScoredCheck]:
         if cell.seconds not in self._plans:
