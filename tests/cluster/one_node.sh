@@ -15,7 +15,7 @@ PATH=$PATH:/usr/sbin:/sbin
 stop() {
   status=$?
   trap - EXIT INT TERM
-  scancel --user="$(id -un)" >/dev/null 2>&1 || true
+  [ -z "$command" ] || kill "$command" 2>/dev/null || true
   pids=$(cat "$home"/*.pid 2>/dev/null || true)
   kill $pids 2>/dev/null || true
   for _ in $(seq 20); do kill -0 $pids 2>/dev/null || break; sleep 0.1; done  # fails when any of them is gone
@@ -31,6 +31,7 @@ stop() {
   rm -rf "$home"
   exit "$status"
 }
+command=
 trap stop EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
@@ -93,4 +94,6 @@ for _ in $(seq 100); do
   sleep 0.1
 done
 [ "$(sinfo --noheader --format=%T)" = idle ] || { echo "one_node.sh: the node did not come up" >&2; exit 1; }
-"$@"
+"$@" &  # in the background, so that a signal to this script is heeded at once
+command=$!
+wait "$command"
