@@ -5,7 +5,7 @@
 #
 # Needs the packages slurm-wlm and munge (Debian, Ubuntu), no root, and touches nothing of a Slurm that is installed:
 # configuration, key, sockets, logs and spool lie in the folder, the ports are free ones. Everything that was started is
-# stopped at the end, by its pid file, whatever happens. CPUS=4 says how many tasks run at once (a core may run several).
+# stopped at the end, jobs included, whatever happens. CPUS=4 says how many tasks run at once (a core may run several).
 set -euo pipefail
 
 CPUS=${CPUS:-4}
