@@ -127,7 +127,9 @@ def submit(settings: Slurm, arguments: Sequence[str], folder: Path) -> Submissio
     done = ask(["sbatch", "--parsable", str(script)])
     if done is None or done.returncode != 0:
         script.unlink()
-        words = "it did not answer" if done is None else done.stderr.strip()
+        if done is None:
+            raise LauncherError(f"sbatch does not answer; see with `squeue --name={name}` whether the job is there")
+        words = done.stderr.strip()
         raise LauncherError(f"sbatch refused the job: {words}{_advice(words, settings)}")
     job_id = done.stdout.strip().partition(";")[0]  # ID or ID;CLUSTER
     now = datetime.now(UTC).isoformat(timespec="seconds")
