@@ -37,8 +37,13 @@ class Count:
         return self.videos - self.done
 
     def __add__(self, other: Count) -> Count:
-        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
-        return Count(*(a + b for a, b in pairs))
+        return Count(
+            self.videos + other.videos,
+            self.made + other.made,
+            self.done + other.done,
+            self.failed + other.failed,
+            self.working + other.working,
+        )
 
 
 NOTHING = Count(0, 0, 0, 0, 0)
@@ -70,8 +75,18 @@ class Inventory:
     def scored(self, label: str) -> set[str]:
         """Names of the videos of a cell that have a score file."""
         if label not in self._scored:
-            self._scored[label] = {n.removesuffix(SIDECAR) for n in _names(self.scores / label) if n.endswith(SIDECAR)}
+            names = _names(self.scores / label) if label in self._score_folders else []
+            self._scored[label] = {name.removesuffix(SIDECAR) for name in names if name.endswith(SIDECAR)}
         return self._scored[label]
+
+    # Asking for the folders of 100,000 cells that are not there would take seconds.
+    @cached_property
+    def _folders(self) -> set[str]:
+        return set(_names(self.out))
+
+    @cached_property
+    def _score_folders(self) -> set[str]:
+        return set(_names(self.scores))
 
     @cached_property
     def held(self) -> list[Held]:

@@ -4,6 +4,7 @@
     irope generate method=kv_recache duration=60 prompts=basic
     irope generate prompt="a red circle moving left[5s] | a red circle moving up[5s#]" seed=3
     irope generate method=infinity_rope video.method.policy.f0=21 video.prompts.file=my.jsonl
+    irope generate table1 tier=smoke                      the videos of an experiment, without scoring them
 
 Done videos are left alone; after a kill or Ctrl-C the same command continues. Several at once share the work.
 """
@@ -30,8 +31,19 @@ def run(arguments: Sequence[str]) -> int:
         prog="irope generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--dry-run", action="store_true", help="check everything and list the videos, make none")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+    parser.add_argument("-m", "--multirun", action="store_true", help="overrides may sweep: a,b  range(0,5)  glob(*)")
+    parser.add_argument("overrides", nargs="*", metavar="EXPERIMENT|key=value", help="an experiment, Hydra overrides")
     options = parser.parse_intermixed_args(arguments)
+    from irope.cli.experiments import is_experiment
+
+    if options.multirun or any(is_experiment(word) for word in options.overrides):
+        if options.dry_run:
+            from irope.cli.plan import run as plan
+
+            return plan([word for word in arguments if word != "--dry-run"])
+        from irope.cli.run import run as run_experiment
+
+        return run_experiment([*arguments, "sys.stages=[generate]"])
     from irope.config import load
     from irope.jobs import jobs_from
 

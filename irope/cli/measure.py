@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
+from irope.cli.experiments import command_of, is_experiment, measured_kind, overrides_of
 from irope.config import load
 from irope.errors import UserError
 from irope.inventory import MEASURED
@@ -30,3 +32,35 @@ def measured(kind: str, overrides: Sequence[str]) -> list[Path]:
         raise UserError(f"experiment.kind={kind}: expected videos, attention_maps or latency")
     config = load(overrides)
     return make(config, Path(config["sys"]["out"]) / MEASURED / kind, lambda line: print(line, flush=True))
+
+
+def measurement(words: Sequence[str]) -> tuple[str, Path] | None:
+    """Kind and file of the measurement that a command line means, None if it means scores.
+
+    Raises:
+        UserError: an experiment that has measured nothing yet.
+    """
+    if words[0].endswith(".npz"):
+        return "attention_maps", Path(words[0])
+    kind = measured_kind(words) if is_experiment(words[0]) else None
+    if kind is None:
+        return None
+    config = load(overrides_of(words))
+    folder, suffix = Path(config["sys"]["out"]) / MEASURED / kind, "json" if kind == "latency" else "npz"
+    made = f"irope run {kind} tier={config['tier']}"
+    found = [path for path in folder.glob(f"{kind}-*.{suffix}") if _command(path) == made]
+    if not found:
+        raise UserError(f"{folder}: no {kind} of tier={config['tier']} yet; run: {command_of('run', words)}")
+    return kind, max(found, key=lambda path: path.stat().st_mtime)  # other settings leave older files beside it
+
+
+def _command(path: Path) -> str:
+    """What made a file of measurements; empty where it is none."""
+    from eval.plots.attention import read_maps
+    from eval.plots.plot import NoPlotError
+
+    try:
+        made = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_maps(path)[1]
+        return str(made.get("command"))
+    except (NoPlotError, OSError, ValueError):
+        return ""

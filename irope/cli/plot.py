@@ -12,7 +12,6 @@ Written to results/reports/NAME-TIER/plots: a picture in each format, its data a
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,13 +40,14 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--scale", choices=("log", "power"), default="log", help="of the colours of attention maps")
     options = parser.parse_intermixed_args(arguments)
     from eval.plots.plot import FORMATS, save
+    from irope.cli.measure import measurement
     from irope.settings import hint
 
     formats = _listed(options.format)
     for form in formats:
         if form not in FORMATS:
             raise UserError(f"--format {form}{hint(form, FORMATS)}")
-    measured = _measurement(options.words)
+    measured = measurement(options.words)
     plots, out = _measured(*measured, options) if measured else _scores(options)
     if not plots:
         return 1
@@ -82,43 +82,6 @@ def _measured(kind: str, path: Path, options: argparse.Namespace) -> tuple[list[
     except NoPlotError as error:
         raise UserError(str(error)) from error
     return [plot], REPORTS / path.stem / "plots"
-
-
-def _measurement(words: Sequence[str]) -> tuple[str, Path] | None:
-    """Kind and file of the measurement that a command line means, None if it means scores.
-
-    Raises:
-        UserError: an experiment that has measured nothing yet.
-    """
-    if words[0].endswith(".npz"):
-        return "attention_maps", Path(words[0])
-    from irope.cli.experiments import command_of, is_experiment, measured_kind, overrides_of
-
-    kind = measured_kind(words) if is_experiment(words[0]) else None
-    if kind is None:
-        return None
-    from irope.config import load
-    from irope.inventory import MEASURED
-
-    config = load(overrides_of(words))
-    folder, suffix = Path(config["sys"]["out"]) / MEASURED / kind, "json" if kind == "latency" else "npz"
-    made = f"irope run {kind} tier={config['tier']}"
-    found = [path for path in folder.glob(f"{kind}-*.{suffix}") if _command(path) == made]
-    if not found:
-        raise UserError(f"{folder}: no {kind} of tier={config['tier']} yet; run: {command_of('run', words)}")
-    return kind, max(found, key=lambda path: path.stat().st_mtime)  # other settings leave older files beside it
-
-
-def _command(path: Path) -> str:
-    """What made a file of measurements; empty where it is none."""
-    from eval.plots.attention import read_maps
-    from eval.plots.plot import NoPlotError
-
-    try:
-        made = json.loads(path.read_text(encoding="utf-8")) if path.suffix == ".json" else read_maps(path)[1]
-        return str(made.get("command"))
-    except (NoPlotError, OSError, ValueError):
-        return ""
 
 
 def _listed(text: str) -> list[str]:

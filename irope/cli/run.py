@@ -52,9 +52,9 @@ def run(arguments: Sequence[str]) -> int:
     print_left_out(found)
     if found.total.todo:
         print(found.summary(), flush=True)
-    if experiment.config["sys"]["launcher"]["kind"] == "slurm":
+    if experiment.config["sys"]["launcher"]["kind"] == "slurm" and found.total.todo:
         _confirm(found, options.yes)
-        return submit(experiment, words)
+        return submit(experiment, words, found.total.todo)
     from irope.cli.local import run_local
 
     if found.total.todo:
@@ -76,8 +76,9 @@ def worker(experiment: Experiment) -> int:
     return tally.exit_code
 
 
-def submit(experiment: Experiment, words: Sequence[str]) -> int:
-    """Hand the work to Slurm and return."""
+def submit(experiment: Experiment, words: Sequence[str], todo: int) -> int:
+    """Hand the work to Slurm, to no more workers than there are videos ``todo``, and return."""
+    from dataclasses import replace
     from pathlib import Path
 
     from irope.cli.experiments import command_of
@@ -85,9 +86,11 @@ def submit(experiment: Experiment, words: Sequence[str]) -> int:
     from irope.launcher import submit as submit_array
 
     settings = Slurm.from_config(experiment.config["sys"]["launcher"])
+    settings = replace(settings, workers=min(settings.workers, todo))
     submission = submit_array(settings, words, Path(experiment.config["sys"]["out"]))
     print(f"submitted job {submission.job_id}: {submission.tasks} workers, logs in {submission.folder}")
-    print(f"next: {command_of('status', words)}")
+    plain = [word for word in words if not word.startswith(("launcher=", "sys.launcher."))]
+    print(f"next: {command_of('status', plain)}")
     return 0
 
 

@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,7 @@ class Survey:
     left_out: Mapping[str, str]
     stages: Sequence[str] = STAGES
 
-    @property
+    @cached_property
     def total(self) -> Count:
         return sum(self.counts.values(), NOTHING)
 
@@ -98,12 +99,13 @@ def survey(experiment: Experiment) -> Survey:
     with without_collecting():
         for cell in experiment.cells:
             videos = []
+            all_made, all_scored = inventory.made(cell.label), inventory.scored(cell.label)
             for job in experiment.jobs(cell):
-                made, clock = job.name in inventory.made(cell.label), job.timeline.clock
+                made, clock = job.name in all_made, job.timeline.clock
                 if not makes and not made:
                     continue  # nothing to score yet
                 videos.append((job.name, job.key))
-                if made and (not scores or job.name in inventory.scored(cell.label)):
+                if made and (not scores or job.name in all_scored):
                     continue
                 model = str(job.record["model"]["name"])
                 latents = job.timeline.latents

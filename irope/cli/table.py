@@ -26,9 +26,13 @@ def run(arguments: Sequence[str]) -> int:
     options = _parser().parse_intermixed_args(arguments)
     if options.digits < 0:
         raise UserError(f"--digits {options.digits}: expected 0 or more")
+    from irope.cli.measure import measurement
     from irope.cli.scores_folder import only_protocol, results_or_folder, scores_folder
 
     words = options.name or ["results/runs"]
+    if (measured := measurement(words)) is not None and measured[1].with_suffix(".md").is_file():
+        print(measured[1].with_suffix(".md").read_text(encoding="utf-8"), end="")
+        return 0
     name, results = words[0], results_or_folder([*words, *(["-m"] if options.multirun else [])])
     if options.why:
         if results is None:

@@ -94,10 +94,13 @@ class Worker:
         todo = deque(sorted(tasks, key=lambda task: -task.job.timeline.latents))
         earlier = {task.name for task in todo if failed(task.job.stem) is not None}
         refused = 0
+        left = set(self.claims.leftovers())
         with self._terminated():
             while todo and not self._stopped():
                 task = todo.popleft()
                 if self._complete(task):
+                    if task.job.key in left and (claim := self.claims.take(task.job.key, task.name)) is not None:
+                        claim.release(done=True)  # of a worker that was killed between the last file and this
                     continue
                 if task.name not in earlier and (failure := failed(task.job.stem)) is not None:
                     self.tally.failed[task.name] = str(failure.get("message"))

@@ -10,8 +10,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from irope.golden import TOLERANCE, GoldenError, load_model, read_recording, recipe_of, replay, verify
 from irope.errors import WeightsError
+from irope.golden import TOLERANCE, GoldenError, load_model, read_recording, recipe_of, replay, verify
 from irope.registry import policies
 from irope.transformer import CausalWanTransformer, WanConfig
 from tests.golden.reference import Reference, Seen, roll_out
