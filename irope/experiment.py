@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
-from typing import Any
+from typing import Any, TypeAlias
 
 from irope.config import ConfigError, Settings, load, patched, scripts_from
 from irope.jobs import ImpossibleError, JobMaker, VideoJob
 from irope.registry import policy_class
 from irope.schedules import NESTED
+from irope.script import Timeline
 from irope.settings import hint
 from irope.sweep import Axis, axis, key_of, split, value_of, without
 
@@ -98,8 +100,20 @@ class Experiment:
         Raises:
             UserError: for settings that are not valid.
         """
-        try:
+        with self._leaving_out(cell):
             yield from self._maker.jobs(cell.config, self.seeds)
+
+    def timelines(self, cell: Cell) -> list[Timeline]:
+        """The timelines of the videos of a cell, one for each prompt; all a plan needs where nothing is made yet."""
+        found: list[Timeline] = []
+        with self._leaving_out(cell):
+            found += self._maker.timelines(cell.config)
+        return found
+
+    @contextmanager
+    def _leaving_out(self, cell: Cell) -> Iterator[None]:
+        try:
+            yield
         except ImpossibleError as error:
             if self._methods < 2:
                 raise
@@ -218,40 +232,48 @@ def _cells(
     fixed: Sequence[str], axes: Sequence[Axis], names: Mapping[str, str], seconds: tuple[float, ...]
 ) -> Iterator[Cell]:
     groups = [a for a in axes if a.is_group]
-    values = [(a.key, [(text, value_of(a.key, text)) for text in a.values]) for a in axes if not a.is_group]
+    values = [
+        (a.key, [(f"{names[a.key]}={text}", f"{a.key}={text}", value_of(a.key, text)) for text in a.values])
+        for a in axes
+        if not a.is_group
+    ]
+    # Scripts that are swept may switch prompts at times that depend on the duration.
+    nested = not any(a.key in ("prompt", "video.prompt") for a in axes)
     for chosen in product(*(a.values for a in groups)):
         choices = [f"{a.key}={text}" for a, text in zip(groups, chosen, strict=True)]
         base = load([*without(fixed, [a.key for a in axes]), *choices])
-        own = [f"{names[a.key]}={text}" for a, text in zip(groups, chosen, strict=True) if a.key != _METHOD]
         group_axes = {names[a.key]: text for a, text in zip(groups, chosen, strict=True) if a.key != _METHOD}
         said = [f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in fixed if _of_method(o)]
+        said += [f"{name}={text}" for name, text in group_axes.items()]
         method = str(base["video"]["method"]["name"])
-        for config, settings, varied in _combinations(base, values):
-            label = _label(method, [*said, *own, *(f"{names[key]}={text}" for key, text in settings)])
-            overrides = (*fixed, *choices, *(f"{key}={text}" for key, text in settings))
-            cell_axes = group_axes | {names[key]: value for key, value in varied.items()}
-            named = patched(config, "video.method.name", label)
-            for windows in _windows(config, seconds):
-                timed, extra = named, overrides
-                if windows:
-                    timed, extra = patched(named, "duration", windows[-1]), (*overrides, f"duration={windows[-1]:g}")
-                yield Cell(label, method, cell_axes, windows, extra, timed)
+        for windows in _windows(base, seconds, nested):
+            timed = patched(base, "duration", windows[-1]) if windows else base
+            length = [f"duration={windows[-1]:g}"] if windows else []
+            for config, settings, overrides, varied in _combinations(timed, values):
+                label = _label(method, (*said, *settings))
+                named = patched(config, "video.method.name", label)
+                cell_axes = group_axes | {names[key]: value for key, value in varied.items()}
+                yield Cell(label, method, cell_axes, windows, (*fixed, *choices, *overrides, *length), named)
+
+
+_Combination: TypeAlias = tuple[Settings, tuple[str, ...], tuple[str, ...], dict[str, Any]]
 
 
 def _combinations(
     config: Settings,
-    axes: Sequence[tuple[str, Sequence[tuple[str, Any]]]],
-    settings: tuple[tuple[str, str], ...] = (),
-    varied: Mapping[str, Any] | None = None,
-) -> Iterator[tuple[Settings, tuple[tuple[str, str], ...], Mapping[str, Any]]]:
-    """Every combination of the axes' values: configuration, (key, text) of each axis, key -> value."""
+    axes: Sequence[tuple[str, Sequence[tuple[str, str, Any]]]],
+    done: _Combination | None = None,
+) -> Iterator[_Combination]:
+    """Every combination of the axes' values: configuration, short settings, overrides, key -> value."""
+    _, settings, overrides, varied = done or (config, (), (), {})
     if not axes:
-        yield config, settings, varied or {}
+        yield config, settings, overrides, varied
         return
     (key, values), *rest = axes
-    for text, value in values:
+    for setting, override, value in values:
         changed = patched(config, key, value)
-        yield from _combinations(changed, rest, (*settings, (key, text)), {**(varied or {}), key: value})
+        so_far = (changed, (*settings, setting), (*overrides, override), {**varied, key: value})
+        yield from _combinations(changed, rest, so_far)
 
 
 def _of_method(override: str) -> bool:
@@ -264,11 +286,11 @@ def _label(method: str, settings: Sequence[str]) -> str:
     return _UNFIT.sub("_", f"{method}@{','.join(settings)}" if settings else method)
 
 
-def _windows(config: Settings, seconds: tuple[float, ...]) -> list[tuple[float, ...]]:
+def _windows(config: Settings, seconds: tuple[float, ...], nested: bool) -> list[tuple[float, ...]]:
     """The durations of each video to make: all windows of the longest, where it begins with the shorter ones."""
     if len(seconds) < 2:
         return [seconds]
     schedule = policy_class(config["video"]["method"]["policy"]["name"]).schedule
-    if schedule in NESTED and all(len(script.segments) == 1 for script in scripts_from(config)):
+    if nested and schedule in NESTED and all(len(script.segments) == 1 for script in scripts_from(config)):
         return [seconds]
     return [(one,) for one in seconds]

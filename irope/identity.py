@@ -15,6 +15,8 @@ from typing import Any
 KEY_DIGITS = 20  # hex digits: 80 bits, so a million keys collide with a probability of about 4e-13
 LARGEST_EXACT = 2**53  # above it not every integer is a float, so 5 == 5.0 is only taken literally below it
 _ABSENT = object()
+_PLAIN = {type(None), bool, int, str}  # canonical as they are
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 
 
 class CanonicalError(ValueError):
@@ -26,7 +28,8 @@ def canonical_json(obj: Any) -> str:
 
     Raises CanonicalError for NaN, infinities, keys that are not strings and anything JSON does not know.
     """
-    return json.dumps(_canonical(obj, ""), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    plain = type(obj) is dict and all(type(k) is str and type(v) in _PLAIN for k, v in obj.items())
+    return _ENCODE(obj if plain else _canonical(obj, ""))
 
 
 def config_key(obj: Any) -> str:

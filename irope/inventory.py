@@ -79,7 +79,10 @@ class Inventory:
             self._scored[label] = {name.removesuffix(SIDECAR) for name in names if name.endswith(SIDECAR)}
         return self._scored[label]
 
-    # Asking for the folders of 100,000 cells that are not there would take seconds.
+    def known(self, label: str) -> bool:
+        """Whether a cell has a folder. Asking for the names in 100,000 folders that are not there takes seconds."""
+        return label in self._folders
+
     @cached_property
     def _folders(self) -> set[str]:
         return set(_names(self.out))
@@ -121,12 +124,11 @@ class Inventory:
     def _look(self, label: str) -> None:
         if label in self._made:
             return
-        names = _names(self.out / label)
-        failed = {name.removesuffix(FAILURE) for name in names if name.endswith(FAILURE)}
-        sidecars = (
+        names = _names(self.out / label) if self.known(label) else []
+        self._failed[label] = {name.removesuffix(FAILURE) for name in names if name.endswith(FAILURE)}
+        self._made[label] = {
             name.removesuffix(SIDECAR) for name in names if name.endswith(SIDECAR) and not name.endswith(FAILURE)
-        )
-        self._made[label], self._failed[label] = set(sidecars), failed
+        }
 
 
 def _names(folder: Path) -> list[str]:

@@ -55,10 +55,10 @@ def policy_class(name: str) -> type[CachePolicy]:
     Raises:
         PolicyError: unknown name; the message lists the choices and the nearest one.
     """
-    known = policies()
-    if name not in known:
-        raise PolicyError(f"unknown policy {name!r}{hint(name, known)}")
-    return known[name]
+    _discover()
+    if name not in _POLICIES:
+        raise PolicyError(f"unknown policy {name!r}{hint(name, policies())}")
+    return _POLICIES[name]
 
 
 def policy_fields(policy: type[CachePolicy]) -> dict[str, Any]:

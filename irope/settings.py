@@ -6,7 +6,6 @@ import difflib
 import types
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields
-from functools import cache, lru_cache
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
@@ -32,24 +31,22 @@ def check_settings(kind: type[Any], values: Mapping[str, Any], what: str, error:
     Raises:
         error: an unknown field or a value of the wrong type.
     """
-    kinds = _kinds(kind)  # type: ignore[arg-type] # classes are hashable
     for key, value in values.items():
+        known = (kind, key, value.__class__, value if value.__hash__ else None)
+        if known in _GOOD:
+            continue
+        kinds = {name: hinted for name, hinted in get_type_hints(kind).items() if name in defaults(kind)}
         if key not in kinds:
             raise error(f"{what} has no setting {key!r}{hint(key, kinds)}")
-        if not _fits(value, kinds[key]):
+        if not _matches(value, kinds[key]):
             raise error(f"{what}: {key}={value!r} is not valid; {_describe(value, kinds[key])}")
+        if value.__hash__ and len(_GOOD) < _MOST:
+            _GOOD.add(known)
 
 
-@cache
-def _kinds(kind: Any) -> dict[str, Any]:
-    return {key: hinted for key, hinted in get_type_hints(kind).items() if key in defaults(kind)}
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    try:
-        return _remembered(value, kind)
-    except TypeError:  # a list or a mapping
-        return _matches(value, kind)
+_GOOD: set[tuple[Any, str, type, Any]] = set()
+"""Class, setting, type and value that were found to fit: a sweep tries the same few many thousand times."""
+_MOST = 10_000
 
 
 def _matches(value: Any, kind: Any) -> bool:
@@ -60,9 +57,6 @@ def _matches(value: Any, kind: Any) -> bool:
     if kind is bool or isinstance(value, bool):
         return kind is bool and isinstance(value, bool)
     return isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
-
-
-_remembered = lru_cache(maxsize=4096, typed=True)(_matches)  # sweeps try the same few values many thousand times
 
 
 def _describe(value: Any, kind: Any) -> str:

@@ -16,9 +16,11 @@ from irope.config import Choice, ConfigError
 from irope.cost import GIGABYTE, Estimate, Work, duration, estimate
 from irope.history import History
 from irope.inventory import NOTHING, Count, Inventory
+from irope.model_card import card_from
 
 if TYPE_CHECKING:
-    from irope.experiment import Experiment
+    from irope.experiment import Cell, Experiment
+    from irope.script import Timeline
 
 
 STAGES = ("generate", "score")
@@ -95,25 +97,21 @@ def survey(experiment: Experiment) -> Survey:
     inventory = Inventory(out, scores_folder_of(config) / protocol)
     counts: dict[str, Count] = {}
     work: list[Work] = []
-    model, seconds = "", 0.0
+    model, seconds = card_from(config).name, 0.0
     with without_collecting():
         for cell in experiment.cells:
-            videos = []
-            all_made, all_scored = inventory.made(cell.label), inventory.scored(cell.label)
-            for job in experiment.jobs(cell):
-                made, clock = job.name in all_made, job.timeline.clock
-                if not makes and not made:
-                    continue  # nothing to score yet
-                videos.append((job.name, job.key))
-                if made and (not scores or job.name in all_scored):
-                    continue
-                model = str(job.record["model"]["name"])
-                latents = job.timeline.latents
-                work.append(Work(model, cell.label, 0 if made else latents, clock.pixels(latents) if scores else 0))
-                seconds += clock.seconds(latents)
-            if not videos:
-                continue
-            counts[cell.label] = counts.get(cell.label, NOTHING) + inventory.count(cell.label, videos, scores)
+            if not inventory.known(cell.label):
+                timelines = experiment.timelines(cell) * len(experiment.seeds) if makes else []
+                left = [(timeline, False) for timeline in timelines]
+                count = Count(len(left), 0, 0, 0, 0)
+            else:
+                left, count = _look(experiment, cell, inventory, makes, scores)
+            for timeline, made in left:
+                frames = timeline.clock.pixels(timeline.latents)
+                work.append(Work(model, cell.label, 0 if made else timeline.latents, frames if scores else 0))
+                seconds += frames / timeline.clock.fps
+            if count.videos:
+                counts[cell.label] = counts[cell.label] + count if cell.label in counts else count
     return Survey(
         counts=counts,
         model=model,
@@ -125,6 +123,22 @@ def survey(experiment: Experiment) -> Survey:
         left_out=experiment.left_out,
         stages=stages_of(config),
     )
+
+
+def _look(
+    experiment: Experiment, cell: Cell, inventory: Inventory, makes: bool, scores: bool
+) -> tuple[list[tuple[Timeline, bool]], Count]:
+    """The timelines of a cell's videos that need something, and whether they are made; and how far the cell is."""
+    videos, left = [], []
+    all_made, all_scored = inventory.made(cell.label), inventory.scored(cell.label)
+    for job in experiment.jobs(cell):
+        made = job.name in all_made
+        if not makes and not made:
+            continue  # nothing to score yet
+        videos.append((job.name, job.key))
+        if not made or (scores and job.name not in all_scored):
+            left.append((job.timeline, made))
+    return left, inventory.count(cell.label, videos, scores)
 
 
 def stages_of(config: Mapping[str, Any]) -> Sequence[str]:

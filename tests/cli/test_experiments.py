@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -97,8 +99,7 @@ def test_a_worker_that_is_terminated_leaves_a_checkpoint_and_the_next_one_contin
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True)
     work = tmp_path / "results/runs/.work"
-    while not list(work.glob("*/gen-*/*")) and worker.poll() is None:
-        time.sleep(0.05)
+    wait_for(lambda: any(work.glob("*/gen-*/*")) or worker.poll() is not None)
     assert main(["status", f"sys.out={tmp_path / 'results/runs'}"]) == 0
     worker.send_signal(signal.SIGTERM)
     said, _ = worker.communicate(timeout=60)
@@ -109,6 +110,38 @@ def test_a_worker_that_is_terminated_leaves_a_checkpoint_and_the_next_one_contin
     assert done.returncode == 0, done.stderr
     assert "4 made" not in said
     assert len(list((tmp_path / "results/runs").glob("rolling*/*.mp4"))) == 4
+
+
+def test_workers_killed_at_any_moment_lose_nothing(irope: Irope, small: list[str], tmp_path: Path):
+    words = [*small, "duration=12", "sys.checkpoint_blocks=2"]
+    assert irope("run", *words, f"sys.out={tmp_path / 'calm'}").returncode == 0
+    runs = tmp_path / "shot"
+    command = [sys.executable, "-m", "irope", "run", *words, f"sys.out={runs}", "sys.worker=true"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    moments = random.Random(0)
+    for _ in range(6):
+        worker = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+        wait_for(lambda poll=worker.poll: any(runs.glob(".work/*/gen-*/*")) or poll() is not None)
+        time.sleep(moments.uniform(0, 1.5))
+        worker.kill()
+        worker.wait()
+        for sidecar in runs.glob("[!.]*/*-seed0-*.json"):
+            json.loads(sidecar.read_text())  # whole, whatever happened
+    assert irope("run", *words, f"sys.out={runs}").returncode == 0
+    calm, shot = state(tmp_path / "calm"), state(runs)
+    assert shot.keys() == calm.keys()
+    videos = [name for name in calm if not name.endswith(".json")]
+    assert {name: shot[name] for name in videos} == {name: calm[name] for name in videos}, "the same bytes"
+    for name in (name for name in calm if name.startswith("scores/")):
+        assert json.loads(shot[name])["windows"] == json.loads(calm[name])["windows"]
+    assert not list(runs.glob(".work/*")), "nothing unfinished is left"
+
+
+def wait_for(true: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
