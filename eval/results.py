@@ -90,7 +90,7 @@ class Results:
         """All scores, a row for each value: the columns of `eval.frame.COLUMNS` (``method`` is the cell's label), and
 
         - ``base``: the method the cell is a variant of; a column for each of ``axes``;
-        - ``seconds``: nominal duration, the real one where a script gives it;
+        - ``seconds``: nominal duration, for scripts the real one without the rest of its last block;
         - ``file``: the mp4; ``command``: makes the video again.
 
         Without a score it has no rows. Raises `eval.frame.MixedError` as `load_frame`.
@@ -131,7 +131,7 @@ class Results:
         for cell, video, content in self.score_files():
             for row in rows_of(content):
                 real = row.pop("real_seconds")
-                nominal = min(cell.seconds, key=lambda s: abs(s - real), default=real)
+                nominal = min(cell.seconds, key=lambda s: abs(s - real), default=float(round(real)))
                 yield row | {
                     **cell.axes,
                     "method": cell.label,
