@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from irope.cli.experiments import command_of, is_experiment, measured_kind, overrides_of
 from irope.config import load
 from irope.errors import UserError
 from irope.inventory import MEASURED
@@ -40,6 +39,8 @@ def measurement(words: Sequence[str]) -> tuple[str, Path] | None:
     Raises:
         UserError: an experiment that has measured nothing yet.
     """
+    from irope.cli.experiments import command_of, is_experiment, measured_kind, overrides_of
+
     if words[0].endswith(".npz"):
         return "attention_maps", Path(words[0])
     kind = measured_kind(words) if is_experiment(words[0]) else None

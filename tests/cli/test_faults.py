@@ -292,9 +292,11 @@ def test_the_second_generate_waits_for_the_owner_and_sigterm_leaves_a_checkpoint
     with (tmp_path / "log").open("w") as file:
         first = start("out")
         _until(lambda: any(tmp_path.glob("out/.work/*/*/parts/*")))
+        first.send_signal(signal.SIGSTOP)  # or it may be done before the other one has loaded torch
         second = start("out")
         _until(lambda: f"is being made by {os.uname().nodename}:{first.pid}" in (tmp_path / "log").read_text())
         first.send_signal(signal.SIGTERM)
+        first.send_signal(signal.SIGCONT)
         assert "same command continues" in first.communicate(timeout=60)[1]
         assert first.returncode == 130
         errors = second.communicate(timeout=60)[1]

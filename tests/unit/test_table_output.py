@@ -260,9 +260,21 @@ def test_why_and_compare_on_the_command_line(shown: Shown):
     assert "did you mean 'infinity_rope@cut_delta=6'" in shown("compare", "infinity_rope@cut_dleta=6", "=90", "large")
 
 
-def test_an_experiment_that_only_measures_has_no_table(capsys: pytest.CaptureFixture[str]):
-    assert main(["table", "latency", "tier=smoke"]) == 2
-    assert "measures and scores no videos: irope plot latency tier=smoke" in capsys.readouterr().err
+def test_the_table_of_an_experiment_that_measures_is_the_one_it_wrote(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+):
+    words = ["latency", "tier=smoke", f"sys.out={tmp_path}"]
+    assert main(["table", *words]) == 2
+    assert (
+        f"no latency of tier=smoke yet; run: irope run latency tier=smoke sys.out={tmp_path}" in capsys.readouterr().err
+    )
+    written = tmp_path / "measured/latency/latency-0123.json"
+    written.parent.mkdir(parents=True)
+    written.write_text('{"command": "irope run latency tier=smoke"}')
+    written.with_suffix(".md").write_text("| R | ms |\n")
+    assert main(["table", *words]) == 0
+    assert capsys.readouterr().out == "| R | ms |\n"
+    assert main(["table", "attention_maps", "tier=smoke", f"sys.out={tmp_path}"]) == 2
 
 
 @pytest.mark.parametrize(
