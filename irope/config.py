@@ -311,6 +311,17 @@ def scripts_from(config: Settings) -> tuple[PromptScript, ...]:
     return _only(chosen, Choice(config, "video.prompts.only").value())
 
 
+def prompt_notes(config: Settings) -> tuple[str, ...]:
+    """What was merged when ``video.prompts.file`` was read, in words."""
+    from irope.prompt_files import read_prompts
+
+    file = Choice(config, "video.prompts.file").text()
+    if file is None or Choice(config, "video.prompt").text() is not None:
+        return ()
+    cut_mark: CutMark = Choice(config, "video.cut_mark").one_of("start", "published")  # type: ignore[assignment]
+    return read_prompts(file, cut_mark, Choice(config, "video.prompts.extended").text()).notes
+
+
 def _optional(config: Settings, key: str) -> int | None:
     return None if Choice(config, key).value() is None else Choice(config, key).integer(1)
 

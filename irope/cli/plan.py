@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     import json
 
     from irope.cli.experiments import command_of, experiment_of
-    from irope.cli.survey import print_counts, print_left_out, survey, without_collecting
+    from irope.cli.survey import print_counts, print_notes, survey, without_collecting
 
     words = [*options.words, *(["-m"] if options.multirun else [])]
     with without_collecting():
@@ -44,7 +44,7 @@ def run(arguments: Sequence[str]) -> int:
         return 0
     print(f"{experiment.title}: {experiment.description}")
     print_counts(found.counts, None if options.all else SHOWN)
-    print_left_out(found)
+    print_notes(found)
     print(found.summary())
     print(f"next: {command_of('run' if found.total.todo else 'table', words)}")
     return 0

@@ -45,11 +45,11 @@ def run(arguments: Sequence[str]) -> int:
     experiment = experiment_of(words)
     if Choice(experiment.config, "sys.worker").flag():
         return worker(experiment)
-    from irope.cli.survey import print_left_out, survey
+    from irope.cli.survey import print_notes, survey
 
     found = survey(experiment)
     print(f"{experiment.title}: {experiment.description}")
-    print_left_out(found)
+    print_notes(found)
     if found.total.todo:
         print(found.summary(), flush=True)
     if experiment.config["sys"]["launcher"]["kind"] == "slurm" and found.total.todo:

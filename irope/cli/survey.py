@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from irope.config import Choice, ConfigError
+from irope.config import Choice, ConfigError, prompt_notes
 from irope.cost import GIGABYTE, Estimate, Work, duration, estimate
 from irope.history import History
 from irope.inventory import NOTHING, Count, Inventory
@@ -34,6 +34,7 @@ class Survey:
     Attributes:
         counts: a label for each cell, with how far it is; cells that differ in duration alone are one row.
         model: name of the model; ``gpu``: whether workers use one.
+        notes: what is not quite as it was asked for: durations that were rounded, prompts that were merged.
         workers: that would share the work.
     """
 
@@ -46,6 +47,7 @@ class Survey:
     gpu: bool
     left_out: Mapping[str, str]
     stages: Sequence[str] = STAGES
+    notes: Sequence[str] = ()
 
     @cached_property
     def total(self) -> Count:
@@ -65,10 +67,12 @@ class Survey:
             return f"complete: all {total.videos} videos are {' and '.join(PAST[stage] for stage in self.stages)}"
         unit = "GPU" if self.gpu else "CPU-core"
         basis = f"measured on {self.left.measured} videos" if self.left.measured else f"estimated: {self.left.source}"
+        hours, size = self.left.seconds / 3600, self.left.size
+        took = f"{hours:.2f} {unit}-hours" if hours >= 0.01 else f"{self.left.seconds:.0f} {unit}-seconds"
+        space = f"{size / GIGABYTE:.1f} GB" if size >= 0.1 * GIGABYTE else f"{size / GIGABYTE * 1000:.0f} MB"
         return (
             f"to do: {total.todo} of {total.videos} videos, {duration(self.video_seconds)} of video; "
-            f"{self.left.seconds / 3600:.2f} {unit}-hours, {self.left.size / GIGABYTE:.1f} GB, about "
-            f"{duration(self.wall)} with {self.workers} worker{'s' if self.workers > 1 else ''} ({basis})"
+            f"{took}, {space}, about {duration(self.wall)} with {self.workers} worker{'s' * (self.workers > 1)} ({basis})"
         )
 
 
@@ -97,7 +101,7 @@ def survey(experiment: Experiment) -> Survey:
     inventory = Inventory(out, scores_folder_of(config) / protocol)
     counts: dict[str, Count] = {}
     work: list[Work] = []
-    model, seconds = card_from(config).name, 0.0
+    model, seconds, rounded = card_from(config).name, 0.0, list[str]()
     with without_collecting():
         for cell in experiment.cells:
             if not inventory.known(cell.label):
@@ -110,6 +114,7 @@ def survey(experiment: Experiment) -> Survey:
                 frames = timeline.clock.pixels(timeline.latents)
                 work.append(Work(model, cell.label, 0 if made else timeline.latents, frames if scores else 0))
                 seconds += frames / timeline.clock.fps
+                rounded += timeline.rounding[:1]
             if count.videos:
                 counts[cell.label] = counts[cell.label] + count if cell.label in counts else count
     return Survey(
@@ -122,7 +127,15 @@ def survey(experiment: Experiment) -> Survey:
         gpu=gpus(config["sys"]) > 0,
         left_out=experiment.left_out,
         stages=stages_of(config),
+        notes=[*_rounding(rounded), *prompt_notes(experiment.cells[0].config)],
     )
+
+
+def _rounding(notes: Sequence[str]) -> Iterator[str]:
+    """Every video of an experiment may be rounded in its own way; its sidecar has the rest."""
+    if notes:
+        more = f" ({len(notes)} videos are rounded to whole blocks)" if len(notes) > 1 else ""
+        yield f"{notes[0]}{more}"
 
 
 def _look(
@@ -207,6 +220,9 @@ def print_counts(counts: Mapping[str, Count], most: int | None) -> None:
         print(f"  {name:<{width}}" + "".join(f"{number:>9}" for number in numbers))
 
 
-def print_left_out(found: Survey) -> None:
+def print_notes(found: Survey) -> None:
+    """What a user should know before the work starts."""
+    for note in found.notes:
+        print(f"note: {note}")
     for label, reason in found.left_out.items():
         print(f"left out: {label}: {reason}")
