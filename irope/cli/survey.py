@@ -70,9 +70,10 @@ class Survey:
         hours, size = self.left.seconds / 3600, self.left.size
         took = f"{hours:.2f} {unit}-hours" if hours >= 0.01 else f"{self.left.seconds:.0f} {unit}-seconds"
         space = f"{size / GIGABYTE:.1f} GB" if size >= 0.1 * GIGABYTE else f"{size / GIGABYTE * 1000:.0f} MB"
+        workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
         return (
             f"to do: {total.todo} of {total.videos} videos, {duration(self.video_seconds)} of video; "
-            f"{took}, {space}, about {duration(self.wall)} with {self.workers} worker{'s' * (self.workers > 1)} ({basis})"
+            f"{took}, {space}, about {duration(self.wall)} with {workers} ({basis})"
         )
 
 
