@@ -25,8 +25,9 @@ if missing; then
   command -v apt-get >/dev/null || skip "slurmctld or munged is missing, and there is no apt-get to install them"
   [ "$(id -u)" -eq 0 ] || skip "slurm-wlm and munge are not installed, and only root can: apt-get install slurm-wlm munge"
   export DEBIAN_FRONTEND=noninteractive
-  { apt-get update -qq && apt-get install -qq -y --no-install-recommends slurm-wlm munge; } >/tmp/irope-apt.log 2>&1 ||
-    skip "apt-get could not install slurm-wlm and munge: $(tail -n 1 /tmp/irope-apt.log)"
+  log=$(mktemp)
+  { apt-get update -qq && apt-get install -qq -y --no-install-recommends slurm-wlm munge; } >"$log" 2>&1 ||
+    skip "apt-get could not install slurm-wlm and munge: $(tail -n 1 "$log")"
 fi
 [ -x .venv/bin/pytest ] || skip "there is no .venv: run make test first"
 export OMP_NUM_THREADS=1 MKL_NUM_THREADS=1

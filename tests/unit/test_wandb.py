@@ -16,7 +16,7 @@ from unittest.mock import MagicMock
 
 import pytest
 
-import eval.wandb_sink as sink
+from eval import wandb_sink as sink
 from eval.experiment_table import experiment_table
 from eval.results import Results
 from eval.wandb_client import ClientError, send_run
