@@ -114,7 +114,11 @@ def test_a_worker_that_is_terminated_leaves_a_checkpoint_and_the_next_one_contin
 
 def test_workers_killed_at_any_moment_lose_nothing(irope: Irope, small: list[str], tmp_path: Path):
     words = [*small, "duration=12", "sys.checkpoint_blocks=2"]
-    assert irope("run", *words, f"sys.out={tmp_path / 'calm'}").returncode == 0
+    in_calm = f"sys.out={tmp_path / 'calm'}"
+    assert "nothing to score" in irope("score", *words, in_calm).stdout
+    assert "complete: all 4 videos are made in" in irope("generate", *words, in_calm).stdout
+    assert not (tmp_path / "calm/scores").exists()
+    assert "complete: all 4 videos are scored in" in irope("score", *words, in_calm).stdout
     runs = tmp_path / "shot"
     command = [sys.executable, "-m", "irope", "run", *words, f"sys.out={runs}", "sys.worker=true"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
