@@ -65,16 +65,11 @@ def run_local(experiment: Experiment, words: Sequence[str], before: Survey) -> i
     except KeyboardInterrupt:
         _stop(workers)
         raise
-    codes = [worker.wait() for worker, _ in workers]
-    if message := next(
-        (log.read_text(errors="replace").strip() for code, (_, log) in zip(codes, workers, strict=True) if code == 2),
-        None,
-    ):
-        raise UserError(message.splitlines()[-1].removeprefix("irope: error: "))
-    after = survey(experiment)
-    return _report(
-        experiment, words, after, [log for code, (_, log) in zip(codes, workers, strict=True) if code not in (0, 1)]
-    )
+    ended = [(worker.wait(), log) for worker, log in workers]
+    for code, log in ended:
+        if code == 2:  # a setting, or a disk: its last line says what to do
+            raise UserError(log.read_text(errors="replace").strip().splitlines()[-1].removeprefix("irope: error: "))
+    return _report(experiment, words, survey(experiment), [log for code, log in ended if code not in (0, 1)])
 
 
 def _interrupt(_signal: int, _frame: object) -> None:
