@@ -143,8 +143,10 @@ def _generated(file: Path, root: Path, sidecar: Mapping[str, Any]) -> Video:
     lossless = sidecar["files"].get("frames")
     source = file.with_name(lossless) if lossless and file.with_name(lossless).is_file() else file
     notes = () if source != file or not lossless else (f"{lossless} is gone: scored from the lossy {file.name}",)
+    # A benchmark compares with its own prompt, also where a longer wording of it was generated.
+    short = sidecar.get("short_prompt")
     segments = tuple(
-        Span(s["start_frame"], s["stop_frame"], s["prompt"], bool(s.get("cut"))) for s in sidecar["segments"]
+        Span(s["start_frame"], s["stop_frame"], short or s["prompt"], bool(s.get("cut"))) for s in sidecar["segments"]
     )
     return Video(
         path=file,

@@ -24,6 +24,7 @@ from irope.generator import Generator
 from irope.jobs import VideoJob
 from irope.noise import KeyedNoise
 from irope.policy import CacheEvent
+from irope.prompt_files import BenchScript
 from irope.provenance import environment
 from irope.rollout import Block, Rollout
 from irope.trace import PlanTrace
@@ -278,6 +279,7 @@ def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -
         "config": job.own_config,
         "id": job.script.id,
         "script": job.script.canonical(),
+        "short_prompt": job.script.short if isinstance(job.script, BenchScript) else None,
         "method": str(job.config["video"]["method"]["name"]),
         "policy": job.policy.name,
         "model": generator.name,

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from eval.videos import find_videos
 from irope.cli.main import main
 from irope.video import frame_hash, probe, read_frames
 from tests.cli.conftest import ROOT, Irope
@@ -139,3 +140,18 @@ def test_verify_tiny_measures_short_and_long_videos(weights: Path, capsys: pytes
     assert "nearest valid: 4" in capsys.readouterr().err
     assert main(["verify", "tiny", "--weights", "nowhere.safetensors"]) == 2
     assert "irope train tiny" in capsys.readouterr().err
+
+
+def test_an_extended_prompt_is_generated_and_the_short_one_is_scored(irope: Irope, weights: Path, tmp_path: Path):
+    (tmp_path / "all.txt").write_text("a circle\na square\n")
+    (tmp_path / "long.txt").write_text("a red circle moving left\na blue square moving up\n")
+    files = ["video.prompts.file=all.txt", "video.prompts.extended=long.txt"]
+    done = irope("generate", *files, f"video.model.weights={weights}", "duration=1.5")
+    assert done.returncode == 0, done.stderr
+    videos, problems = find_videos(tmp_path / "results/runs")
+    assert not problems
+    assert sorted(video.segments[0].prompt for video in videos) == ["a circle", "a square"]
+    sidecars = [json.loads(path.read_text()) for path in (tmp_path / "results/runs").glob("*/*.json")]
+    assert sorted(facts["segments"][0]["prompt"] for facts in sidecars) == [
+        *("a blue square moving up", "a red circle moving left")
+    ]
