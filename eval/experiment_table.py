@@ -10,16 +10,13 @@ import pandas as pd
 
 from eval.companions import companion_of
 from eval.frame import length_name, ordered_metrics
-from eval.results import CellFiles, Results
+from eval.results import SCRIPTED, CellFiles, Results
 from eval.table import Aggregate, Row, Table, filled, with_overall
 from eval.table_against import with_against
 from eval.table_check import refuse_mixed
 from eval.table_published import PAPER_NAMES, SMOOTHNESS_NAMES, paper_columns, with_published
 from irope.errors import UserError
 from irope.settings import hint
-
-SCRIPTED = "scripted"
-"""Length of videos that are as long as their scripts, where these differ."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +39,8 @@ def experiment_frame(results: Results) -> pd.DataFrame:
     frame = results.frame
     if frame.empty:
         raise UserError(f"{results.name}: nothing was scored yet; run: {results.command}")
-    scripted = {cell.label for cell in results.cells if not cell.seconds}
-    lengths = frame["seconds"].map(length_name)
-    whole = frame["method"].isin(scripted)
-    if lengths[whole].nunique() > 1:
-        lengths = lengths.mask(whole, SCRIPTED)
-    return frame.assign(length=lengths)
+    nominal = frame["seconds"].map(length_name)
+    return frame.assign(length=nominal.where(frame["length"] != SCRIPTED, SCRIPTED))
 
 
 def experiment_rows(results: Results, frame: pd.DataFrame) -> list[Row]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+SCRIPTED = "scripted"
+"""Length of videos that are as long as their scripts, where these differ."""
+
+
 @dataclass(frozen=True)
 class VideoFiles:
     """One video of a cell, there or not.
@@ -90,14 +94,20 @@ class Results:
         """All scores, a row for each value: the columns of `eval.frame.COLUMNS` (``method`` is the cell's label), and
 
         - ``base``: the method the cell is a variant of; a column for each of ``axes``;
-        - ``seconds``: nominal duration, for scripts the real one without the rest of its last block;
+        - ``seconds``: nominal duration; for scripts the real one without the rest of its last block, or, where scripts
+          differ in length, their mean, ``length`` being `SCRIPTED`;
         - ``file``: the mp4; ``command``: makes the video again.
 
         Without a score it has no rows. Raises `eval.frame.MixedError` as `load_frame`.
         """
         from eval.frame import checked_frame
 
-        return checked_frame(list(self._rows()), self._records(), ("base", *self.axes, "seconds", "file", "command"))
+        frame = checked_frame(list(self._rows()), self._records(), ("base", *self.axes, "seconds", "file", "command"))
+        scripted = frame["method"].isin([cell.label for cell in self.cells if not cell.seconds])
+        if frame.loc[scripted, "seconds"].nunique() > 1:  # of other prompts: nothing to compare by duration
+            frame.loc[scripted, "length"] = SCRIPTED
+            frame.loc[scripted, "seconds"] = frame.loc[scripted, "seconds"].mean()
+        return frame
 
     @cached_property
     def costs(self) -> pd.DataFrame:

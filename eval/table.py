@@ -116,11 +116,17 @@ def caption(protocol: str, model: str) -> str:
     return f"protocol {protocol}, " + (f"videos of the model {model}" if model else "videos of unknown origin")
 
 
+def _shortest_first(length: str) -> float:
+    """Order of ``5 s`` and ``60 s``; a name that is no number, as of scripts of several lengths, comes last."""
+    number = length.partition(" ")[0]
+    return float(number) if number.replace(".", "").isdigit() else float("inf")
+
+
 def tables(frame: pd.DataFrame, aggregate: Aggregate = "stock", seed: int = 0) -> list[Table]:
     """One table for each protocol and model in the frame; scores of two protocols never share a column."""
     found = []
     for (protocol, model), group in frame.groupby(["protocol", "model"], sort=True):
-        lengths = sorted(group["length"].unique(), key=lambda text: float(text.split()[0]))
+        lengths = sorted(group["length"].unique(), key=_shortest_first)
         at = {length: sorted(group[group["length"] == length]["method"].unique()) for length in lengths}
         rows = [Row(length, method, method) for length in lengths for method in at[length]]
         found.append(filled(Table(str(protocol), str(model), aggregate, (), tuple(rows)), group, seed=seed))

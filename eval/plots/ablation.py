@@ -72,10 +72,10 @@ def ablation(results: Results, numbers: pd.DataFrame, axis: str) -> Plot:
     keys += [PUBLISHED_KEY] if len(printed) else []
     n = counted(at["prompts"].tolist(), at["videos"].tolist())
     said = spread_note(at).replace("bars: 95 %", "bands: 95 %")
-    about = [f"{said}; videos of {seconds:g} s", *undrawn, *published_notes(printed), *gaps(results)]
+    about = [f"{said}; videos of {round(seconds, 1):g} s", *undrawn, *published_notes(printed), *gaps(results)]
     called = NAMES.get(axis, axis)
     finish(figure, f"Score against {called}", subtitle(results, n), keys, about)
-    caption = f"Mean of every metric over {called} ({axis}), videos of {seconds:g} s; {said}. {n}."
+    caption = f"Mean of every metric over {called} ({axis}), videos of {round(seconds, 1):g} s; {said}. {n}."
     return Plot(f"ablation-{axis}", figure, at.drop(columns="line").reset_index(drop=True), caption)
 
 

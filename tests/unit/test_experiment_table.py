@@ -15,6 +15,7 @@ from scipy import stats
 from eval.experiment_table import experiment_table
 from eval.frame import MixedError
 from eval.overall import quality
+from eval.plots.numbers import numbers
 from eval.published import FOLDER
 from eval.stats import Interval
 from eval.table_cells import CellError
@@ -239,6 +240,9 @@ def test_videos_as_long_as_their_scripts_share_a_row(tmp_path: Path):
     cell = replace(long.cells[0], seconds=(), videos=videos)
     (row,) = experiment_table(replace(long, cells=(cell,))).rows
     assert (row.length, row.seconds, row.n) == ("scripted", None, 20)
+    drawn = numbers(replace(long, cells=(cell,)))
+    assert set(drawn["videos"]) == {20}, "one point of all scripts, not one for each length"
+    assert set(drawn["seconds"]) == {25.0}
     (alike,) = experiment_table(replace(long, cells=(replace(long.cells[0], seconds=()),))).rows
     assert (alike.length, alike.n) == ("30 s", 10)
     assert alike.seconds == pytest.approx(30, abs=0.5)
