@@ -87,9 +87,7 @@ def pareto(results: Results, numbers: pd.DataFrame, metric: str | None = None) -
     n = counted(data["prompts"].tolist(), data["videos"].tolist())
     seconds = float(data["seconds"].iloc[0])
     notes = [
-        f"device: {device}; videos of {round(seconds, 1):g} s; frontier: cells that no other beats in both score and cost"
-    ]
-    notes += [
+        f"device: {device}; videos of {round(seconds, 1):g} s; frontier: cells that none beats in both score and cost",
         f"{spread_note(data, dots=False)}; of time: the middle half of the videos",
         *_left_out(labels, data),
         *gaps(results),
