@@ -28,10 +28,11 @@ class Rates:
 
 
 MODEL: dict[str, Rates] = {
-    "tiny": Rates(1 / 84, 1 / 159, 25_000, "the published benchmark of one CPU core"),
+    "tiny": Rates(0.024, 0.009, 27_000, "what two workers took on two CPU cores"),
     "wan_1_3b": Rates(0.38, 0.13, 28_000, "figures for the published code and VBench on one H100, not measured here"),
 }
-"""Used until something was measured: results/published/bench-cpu-2026-11-22.json and bench-score-2026-11-22.json."""
+"""Used until something was measured. The embedded model's are medians over `irope run delta_ablation` (80 videos of
+40 s, AMD EPYC, 22 November 2026): slower than its benchmarks, as two workers share a machine and write files."""
 
 
 @dataclass(frozen=True)

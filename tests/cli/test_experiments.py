@@ -44,7 +44,7 @@ def test_an_experiment_from_plan_to_table(irope: Irope, small: list[str], tmp_pa
     planned = irope("plan", *small)
     assert planned.returncode == 0, planned.stderr
     assert "to do: 4 of 4 videos" in planned.stdout
-    assert "estimated: the published benchmark of one CPU core" in planned.stdout
+    assert "estimated: what two workers took on two CPU cores" in planned.stdout
     assert not (tmp_path / "results").exists(), "a plan writes nothing"
     made = irope("run", *small)
     assert made.returncode == 0, made.stderr + made.stdout
