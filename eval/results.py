@@ -102,7 +102,9 @@ class Results:
         """
         from eval.frame import checked_frame
 
-        frame = checked_frame(list(self._rows()), self._records(), ("base", *self.axes, "seconds", "file", "command"))
+        records: dict[str, Any] = {}
+        rows = list(self._rows(records))
+        frame = checked_frame(rows, records, ("base", *self.axes, "seconds", "file", "command"))
         scripted = frame["method"].isin([cell.label for cell in self.cells if not cell.seconds])
         if frame.loc[scripted, "seconds"].nunique() > 1:  # of other prompts: nothing to compare by duration
             frame.loc[scripted, "length"] = SCRIPTED
@@ -135,10 +137,12 @@ class Results:
                 if (content := read_scores(video.scores)) is not None:
                     yield cell, video, content
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
+    def _rows(self, records: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The values of every score file; ``records`` takes what each video was made with, by its name."""
         from eval.frame import rows_of
 
         for cell, video, content in self.score_files():
+            records[content["video"]["name"]] = content["video"].get("record")
             for row in rows_of(content):
                 real = row.pop("real_seconds")
                 nominal = min(cell.seconds, key=lambda s: abs(s - real), default=float(round(real)))
@@ -150,9 +154,6 @@ class Results:
                     "file": str(video.video),
                     "command": video.command,
                 }
-
-    def _records(self) -> dict[str, Any]:
-        return {content["video"]["name"]: content["video"].get("record") for _, _, content in self.score_files()}
 
     def _costs(self) -> Iterator[dict[str, Any]]:
         for cell in self.cells:

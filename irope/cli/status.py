@@ -75,12 +75,13 @@ def run(arguments: Sequence[str]) -> int:
 
 def _folder(overrides: Sequence[str]) -> tuple[Path, Mapping[str, Count]]:
     """Every cell of a results folder, whatever experiment it came from; a video counts as done when it is made."""
+    from irope.cli.experiments import scores_folder_of
     from irope.config import load
     from irope.inventory import Count, Inventory
 
     config = load(overrides)
     out = Path(config["sys"]["out"])
-    inventory = Inventory(out, Path(config["score"]["out"] or out / "scores") / config["score"]["protocol"]["name"])
+    inventory = Inventory(out, scores_folder_of(config) / str(config["score"]["protocol"]["name"]))
     counts = {}
     for label in inventory.labels():
         made, failed, scored = inventory.made(label), inventory.failed(label), inventory.scored(label)

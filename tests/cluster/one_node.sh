@@ -9,7 +9,7 @@
 set -euo pipefail
 
 CPUS=${CPUS:-4}
-home=$(mktemp -d /tmp/irope-slurm.XXXXXX)  # short: the path of a socket has at most 107 characters
+home=$(mktemp -d -t irope-slurm.XXXXXX)  # short: the path of a socket has at most 107 characters
 PATH=$PATH:/usr/sbin:/sbin
 
 stop() {
