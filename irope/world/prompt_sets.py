@@ -19,6 +19,7 @@ from irope.world.scene import ACTIONS, COLORS, HUES, PATTERNS, SHAPES, Scene
 T = TypeVar("T")
 FOLDER = Path(__file__).parents[2] / "conf" / "prompts"
 COLOR, HUE = tuple(COLORS), tuple(HUES)
+MOTIONS = tuple(action for action in ACTIONS if action != "pulsing")  # seven: see `world_actions`
 ACTION_SECONDS = 10.0  # as in the paper: a cut, or another action, every 10 s
 
 
@@ -86,7 +87,8 @@ def world_128() -> PromptSet:
     scripts = {}
     for n in range(128):
         color, shape = _subject(n)
-        scene = Scene(color, shape, _deal(ACTIONS, n), _deal(HUE, n), _deal(PATTERNS, n))
+        action = ACTIONS[(n + n // 16) % len(ACTIONS)]  # shifted every second round, else out of step with no field
+        scene = Scene(color, shape, action, _deal(HUE, n), _deal(PATTERNS, n))
         scripts[f"{color}-{shape}-{_word(scene.action)}-{scene.background}-{scene.pattern}"] = [Shot(scene)]
     text = "128 plain prompts for the embedded world; any first n are balanced over colour, shape, motion, background"
     return PromptSet("world_128", text, scripts)
@@ -114,9 +116,9 @@ def world_actions() -> PromptSet:
     for n in range(len(COLOR) * len(SHAPES)):
         color, shape = _subject(n)
         hue, pattern = _deal(HUE, n), _deal(PATTERNS, n)
-        step = 1 + n % (len(ACTIONS) - 1)  # 7 is prime: no action comes twice in a script
-        first = n + 4 * (n // len(ACTIONS))  # 4: each motion, and each change between two, about equally often
-        actions = [ACTIONS[(first + step * s) % len(ACTIONS)] for s in range(6 if n % 5 == 4 else 4)]
+        step = 1 + n % (len(MOTIONS) - 1)  # 7 is prime: no action comes twice in a script
+        first = n + 4 * (n // len(MOTIONS))  # 4: each motion, and each change between two, about equally often
+        actions = [MOTIONS[(first + step * s) % len(MOTIONS)] for s in range(6 if n % 5 == 4 else 4)]
         shots = [Shot(Scene(color, shape, action, hue, pattern), ACTION_SECONDS) for action in actions]
         scripts[f"{color}-{shape}-{_word(actions[0])}-to-{_word(actions[1])}"] = shots
     text = "28 action scripts for the embedded world: one subject and place, every 10 s another motion without a cut"

@@ -21,6 +21,8 @@ CIRCLE_RADIUS = 11.0
 CIRCLE_PERIOD = 2.75
 BOUNCE_HEIGHT = 17.0
 BOUNCE_PERIOD = 1.5
+PULSE_DEPTH = 0.3
+PULSE_PERIOD = 2.0
 _GROUND_VALUE = 0.40
 _GROUND_SATURATION = 0.85
 _PATCH_HALF = 22
@@ -99,12 +101,25 @@ DISTANCE: dict[str, Callable[[Float, Float, Radius], Float]] = {
 """Signed distance (pixels, negative inside) of each shape about its centroid; areas are alike at equal radius."""
 
 
-def positions(scene: Scene, staging: Staging, frames: int) -> NDArray[np.float64]:
-    """Centroid of the subject in pixels, not wrapped: [F, 2] as (x, y)."""
+def action_seconds(staging: Staging, frames: int) -> NDArray[np.float64]:
+    """Seconds that the subject has been acting at each frame, halts left out: [F]."""
     seconds = np.arange(frames) / FPS
     if staging.pause is not None:
         begin, length = staging.pause
         seconds = seconds - np.clip(seconds - begin, 0.0, length)
+    return seconds
+
+
+def radii(scene: Scene, staging: Staging, frames: int) -> NDArray[np.float32]:
+    """Radius of the subject in pixels: [F]; it changes when the subject pulses."""
+    depth = PULSE_DEPTH if scene.action == "pulsing" else 0.0
+    phase = 2 * np.pi * action_seconds(staging, frames) / PULSE_PERIOD
+    return (staging.radius * (1 + depth * np.sin(phase))).astype(np.float32)
+
+
+def positions(scene: Scene, staging: Staging, frames: int) -> NDArray[np.float64]:
+    """Centroid of the subject in pixels, not wrapped: [F, 2] as (x, y)."""
+    seconds = action_seconds(staging, frames)
     x, y = np.zeros(frames), np.zeros(frames)
     if scene.action in DIRECTIONS:
         dx, dy = DIRECTIONS[scene.action]
@@ -166,7 +181,8 @@ def render(scene: Scene, staging: Staging, frames: int) -> tuple[NDArray[np.uint
     column_FP, row_FP = origin_F2[:, 0, None] + offset, origin_F2[:, 1, None] + offset
     x_FP = (column_FP + 0.5 - centre_F2[:, 0, None]).astype(np.float32)
     y_FP = (row_FP + 0.5 - centre_F2[:, 1, None]).astype(np.float32)
-    distance = DISTANCE[scene.shape](x_FP[:, None, :], y_FP[:, :, None], np.float32(staging.radius))
+    radius_F = radii(scene, staging, frames)
+    distance = DISTANCE[scene.shape](x_FP[:, None, :], y_FP[:, :, None], radius_F[:, None, None])
     frame, row, column = np.nonzero(distance < 0.5)
     amount = np.minimum(0.5 - distance[frame, row, column], np.float32(1.0))
     row, column = row_FP[frame, row] % SIZE, column_FP[frame, column] % SIZE

@@ -35,7 +35,7 @@ DIRECTIONS: dict[str, tuple[int, int]] = {
 }
 """Unit velocity (x to the right, y down) of the straight motions."""
 
-ACTIONS = (*DIRECTIONS, "circling", "bouncing", "standing still")
+ACTIONS = (*DIRECTIONS, "circling", "bouncing", "pulsing", "standing still")
 
 HUES: dict[str, float | None] = {
     "brown": 20.0,

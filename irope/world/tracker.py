@@ -17,6 +17,7 @@ from irope.world.render import (
     CIRCLE_RADIUS,
     DISTANCE,
     FPS,
+    PULSE_DEPTH,
     SIZE,
     STRIPE_PERIOD,
     ground_color,
@@ -28,7 +29,7 @@ SUBJECT_LEVEL = 0.70 * 255
 """A pixel belongs to the subject when its brightest channel passes this; backgrounds stay below 0.55."""
 
 MIN_AREA, MAX_AREA = 90, 1100
-"""Pixels a visible subject may cover; true subjects cover 280 to 560."""
+"""Pixels a visible subject may cover; true subjects cover 280 to 560, pulsing ones 130 to 960."""
 
 MIN_COMPACT = 0.85
 """Share of a visible subject's pixels that lie within reach of its centroid; a streak or scattered specks fail."""
@@ -194,7 +195,8 @@ def action_of(tracked: Track, start: int = 0, stop: int | None = None) -> str | 
     length = np.linalg.norm(steps, axis=1).sum()
     net = path[-1] - path[0]
     if max(extent_x, extent_y) < 5.0:
-        return "standing still"
+        size = np.convolve(np.sqrt(tracked.area_F[start:stop][visible]), np.ones(4) / 4, mode="valid")
+        return "pulsing" if np.ptp(size) > PULSE_DEPTH * size.mean() else "standing still"
     along = int(np.abs(net).argmax())
     if np.linalg.norm(net) > 0.75 * length and abs(net[along]) > max(4.0 * seconds, 2.5 * abs(net[1 - along])):
         sign = int(np.sign(net[along]))

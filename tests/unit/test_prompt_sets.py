@@ -103,7 +103,7 @@ def test_any_first_prompts_of_world_128_are_balanced(n):
         for a, b in combinations(fields, 2):  # no two fields run in step: every pair occurs, none four times too often
             pairs = Counter((getattr(scene, a), getattr(scene, b)) for scene in first)
             every = [pairs[x, y] for x in fields[a] for y in fields[b]]
-            assert min(every) >= 2
+            assert min(every) >= 1
             assert max(every) <= 2 * len(first) / len(every)
 
 

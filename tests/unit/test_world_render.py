@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from irope.world.render import Staging, positions, render, sample_staging
+from irope.world.render import Staging, positions, radii, render, sample_staging
 from irope.world.scene import Scene
 
 STILL = Scene("white", "circle", "standing still", "gray", "plain")
@@ -50,6 +50,18 @@ def test_circling_returns_after_a_period_and_keeps_its_distance() -> None:
     path = positions(Scene("red", "circle", "circling"), Staging(start=(0.0, 0.0)), 45)
     np.testing.assert_allclose(path[44], path[0], atol=1e-9)  # 2.75 s * 16 fps
     np.testing.assert_allclose(np.linalg.norm(path - [0.0, 11.0], axis=1), 11.0)
+
+
+def test_pulsing_grows_by_three_tenths_stays_in_place_and_is_halted_by_a_pause() -> None:
+    scene, staging = Scene("red", "square", "pulsing", "navy", "plain"), Staging(start=(30.0, 31.0), radius=12.0)
+    _, coverage = render(scene, staging, 33)  # one period of 2 s
+    side = np.sqrt(coverage.sum(axis=(1, 2)) / 255)
+    np.testing.assert_allclose(side[[0, 8, 16, 24, 32]], 2 * 0.9 * 12 * np.array([1, 1.3, 1, 0.7, 1]), rtol=0.02)
+    np.testing.assert_array_equal(positions(scene, staging, 33), np.tile([30.0, 31.0], (33, 1)))
+    halted = radii(scene, Staging(pause=(0.5, 1.0)), 33)
+    assert np.ptp(halted[8:25]) == 0
+    assert np.ptp(halted[24:33]) > 1
+    assert np.ptp(radii(STILL, staging, 33)) == 0
 
 
 def test_a_pause_halts_the_motion_and_loses_nothing_else() -> None:

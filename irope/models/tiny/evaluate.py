@@ -25,6 +25,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "standing still": ("standing still",),
     "circling": ("circling",),
     "bouncing": ("bouncing",),
+    "pulsing": ("pulsing",),
 }
 
 
