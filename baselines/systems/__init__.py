@@ -1,0 +1,1 @@
+"""Other video generators, one a file, behind the contract of `irope.systems`."""
