@@ -47,6 +47,7 @@ def _store_methods() -> None:
             "name": name,
             "description": summary[0] if summary else "",
             "steps": list(policy.steps) if policy.steps else None,
+            "generator": policy.generator,
             "policy": {"name": name, **policy_fields(policy)},
         }
         store.store(group="method", name=name, node=node, package="video.method")

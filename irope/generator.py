@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -24,12 +24,15 @@ class Generator(ModelCard):
     Attributes:
         encode_text: prompt -> text features [1, text_len, text_dim].
         frame_shape: (channels, height, width) of a latent frame.
+        prepare: called with all prompts of a job before its roll-out, so that what is costly to load is loaded once.
     """
 
     transformer: CausalWanTransformer
     codec: VideoCodec
     encode_text: Callable[[str], Tensor]
     frame_shape: tuple[int, int, int]
+    _: KW_ONLY
+    prepare: Callable[[Sequence[str]], None] = lambda _: None
 
 
 def device_from(config: Settings) -> torch.device:
@@ -52,6 +55,10 @@ def load_generator(config: Settings) -> Generator:
     dtype = DTYPES[Choice(config, "video.model.dtype").one_of(*DTYPES)]
     device = device_from(config)
     card = card_from(config)
+    if config["video"]["model"]["name"] == "wan_1_3b":
+        from irope.models.wan.model import load_wan
+
+        return load_wan(config, device, dtype)
     from irope.models.tiny.model import load_tiny
 
     model = load_tiny(weights_file(config), device, dtype)

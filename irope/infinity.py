@@ -51,6 +51,7 @@ class InfinityRope(CachePolicy):
     cut_mode: Literal["target", "offset"] | None = None
     cut_frames: Literal["all", "last2"] | None = None
 
+    generator = "infinite_forcing"
     source = "arXiv 2511.20649; yesiltepe-hidir/infinity-rope 63d7b84"
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +20,9 @@ class ModelCard:
     Attributes:
         check_prompt: raises a `UserError` for a prompt the model cannot read, without encoding it.
         steps, shift: nominal denoising steps and how the timesteps are shifted.
+        warp: whether a nominal step stands for the timestep at its place in the shifted table, or for itself.
         horizon: latent frames seen in training, f_limit.
-        digest: SHA-256 of the weights; part of every video's key.
+        digest: SHA-256 of the weights, or of all that decides the frames; part of every video's key.
     """
 
     name: str
@@ -31,6 +32,8 @@ class ModelCard:
     clock: Clock
     horizon: int
     digest: str
+    _: KW_ONLY
+    warp: bool = True
 
 
 def card_from(config: Settings) -> ModelCard:
@@ -40,8 +43,11 @@ def card_from(config: Settings) -> ModelCard:
         WeightsError: weights missing, truncated, or for another model.
         ConfigError: a value of ``video.model`` is not valid.
     """
-    Choice(config, "video.model.name").one_of("tiny")
-    return _tiny(weights_file(config))
+    if Choice(config, "video.model.name").one_of("tiny", "wan_1_3b") == "tiny":
+        return _tiny(weights_file(config))
+    from irope.models.wan.card import wan_card
+
+    return wan_card(config)
 
 
 def weights_file(config: Settings) -> Path:

@@ -166,6 +166,7 @@ class CachePolicy(ABC):
     schedule: ClassVar[str] = "chunkwise"
     source: ClassVar[str] = ""
     steps: ClassVar[tuple[int, ...] | None] = None  # nominal denoising steps, where a method must not use the model's
+    generator: ClassVar[str | None] = None  # weights its authors published it with, where not the model's own
     needs: ClassVar[frozenset[str]] = frozenset()
     scorer: ClassVar[TokenScorer | None] = None
 

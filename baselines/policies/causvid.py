@@ -24,6 +24,7 @@ class CausVid(Full):
     overlap: int = 3
 
     schedule = "restart"
+    generator = "causvid"
     source = "arXiv 2412.07772; tianweiy/CausVid ca21150"
 
     def check(self, block: int, latents: int | None, horizon: int) -> None:

@@ -27,6 +27,7 @@ class KVRecache(CachePolicy):
     sink_at_switch: Literal["kept", "renewed"] = "kept"
     index: Literal["absolute", "relative"] = "absolute"
 
+    generator = "longlive"
     source = "arXiv 2509.22622; NVlabs/LongLive v1.0 e52d9ef"
     needs = frozenset({"recompute"})
 

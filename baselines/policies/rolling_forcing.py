@@ -25,6 +25,7 @@ class RollingForcing(CachePolicy):
 
     schedule = "rolling_window"
     steps = (1000, 800, 600, 400, 200)
+    generator = "rolling_forcing_dmd"
     source = "arXiv 2509.25161; TencentARC/RollingForcing a1477d0"
 
     def capacity(self, block: int) -> int:
