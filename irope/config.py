@@ -214,7 +214,9 @@ def policy_from(config: Settings) -> CachePolicy:
     Raises:
         PolicyError: naming the configuration key at fault.
     """
-    values = config["video"]["method"]["policy"]
+    values = config["video"]["method"].get("policy")
+    if values is None:
+        raise PolicyError(f"method={config['video']['method']['name']} is a system of its own: it has no cache policy")
     settings = {key: value for key, value in values.items() if key != "name"}
     try:
         return make_policy(values["name"], settings)

@@ -35,9 +35,17 @@ MODEL: dict[str, Rates] = {
 40 s, AMD EPYC, 22 November 2026): slower than its benchmarks, as two workers share a machine and write files."""
 
 
+def _unmeasured(model: str) -> Rates:
+    """Of a model or system of which nothing is known yet."""
+    if (known := MODEL.get(model.partition("/")[0])) is not None:
+        return known
+    scoring = MODEL["wan_1_3b"]
+    return Rates(0.0, scoring.frame, 0.0, f"nothing is known of {model} before its first video, which counts as 0 s")
+
+
 @dataclass(frozen=True)
 class Work:
-    """What is left of one video: latent frames to make (0: it is made) and pixel frames to score."""
+    """What is left of one video: latent frames (of a system: frames) to make, 0 if it is made, and frames to score."""
 
     model: str
     method: str
@@ -96,7 +104,7 @@ def estimate(work: Iterable[Work], past: Iterable[Made | Scored], protocol: str,
         return medians[key]
 
     for item in work:
-        fallback = MODEL[item.model.partition("/")[0]]
+        fallback = _unmeasured(item.model)
         of_method, of_model = latent.get((item.model, item.method)), latent.get((item.model, ""))
         scoring = frame.get((item.model, protocol))
         per_latent = rate(of_method or of_model, ("made", item.model, item.method), fallback.latent)

@@ -15,12 +15,13 @@ from itertools import product
 from typing import Any, TypeAlias
 
 from irope.config import ConfigError, Settings, load, patched, scripts_from
-from irope.jobs import ImpossibleError, JobMaker, VideoJob
+from irope.jobs import JobMaker, VideoJob, system_of
 from irope.registry import policy_class
 from irope.schedules import NESTED
 from irope.script import Timeline
 from irope.settings import hint
 from irope.sweep import Axis, axis, key_of, split, value_of, without
+from irope.systems import ImpossibleError
 
 TIERS = ("smoke", "quick", "paper")
 _FIELDS = {
@@ -290,6 +291,8 @@ def _windows(config: Settings, seconds: tuple[float, ...], nested: bool) -> list
     """The durations of each video to make: all windows of the longest, where it begins with the shorter ones."""
     if len(seconds) < 2:
         return [seconds]
+    if system_of(config["video"]["method"]):
+        return [(one,) for one in seconds]
     schedule = policy_class(config["video"]["method"]["policy"]["name"]).schedule
     if nested and schedule in NESTED and all(len(script.segments) == 1 for script in scripts_from(config)):
         return [seconds]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -24,23 +23,27 @@ from irope.generator import Generator
 from irope.jobs import VideoJob
 from irope.noise import KeyedNoise
 from irope.policy import CacheEvent
-from irope.prompt_files import BenchScript
 from irope.provenance import environment
 from irope.rollout import Block, Rollout
+from irope.sidecars import facts, publish
+from irope.systems import Interrupted
 from irope.trace import PlanTrace
 from irope.video import MENDABLE, Progress, VideoError, VideoWriter, missing_chunks
 
 
 @dataclass(frozen=True)
 class Report:
-    """Progress of one video after a block; ``resumed`` counts the blocks that were on disk already."""
+    """Progress of one video after a block; ``resumed`` counts the blocks that were on disk already.
+
+    The blocks of a system are its frames.
+    """
 
     job: VideoJob
     block: int
     blocks: int
     seconds: float
-    event: CacheEvent
-    resumed: int
+    event: CacheEvent = CacheEvent.BLOCK
+    resumed: int = 0
 
 
 @dataclass
@@ -58,9 +61,9 @@ def make_rollout(job: VideoJob, generator: Generator) -> Rollout:
     prompts = [segment.prompt for segment in job.timeline.segments]
     return Rollout(
         model=generator.transformer,
-        policy=job.policy,
+        policy=job.own.policy,
         events=job.timeline,
-        sampler=job.sampler,
+        sampler=job.own.sampler,
         texts=lambda segment: generator.encode_text(prompts[segment]),
         noise=KeyedNoise(job.seed, [job.script.noise_key], (generator.clock.block, *generator.frame_shape)),
         frame_shape=generator.frame_shape,
@@ -68,10 +71,6 @@ def make_rollout(job: VideoJob, generator: Generator) -> Rollout:
         block=generator.clock.block,
         horizon=generator.horizon,
     )
-
-
-class Interrupted(Exception):  # noqa: N818 (asked for, not a mistake)
-    """A video was stopped at a checkpoint, from which it continues."""
 
 
 def name_of(job: VideoJob) -> str:
@@ -108,7 +107,7 @@ def as_they_come_free(
         yield job, claim
 
 
-def generate_claimed(job: VideoJob, claim: Claim, generator: Generator, **options: Any) -> dict[str, Any]:
+def generate_claimed(job: VideoJob, claim: Claim, generator: Generator | None, **options: Any) -> dict[str, Any]:
     """`generate` in the folder of a claim, which is released: done, or kept for the next owner. Raises ClaimLost."""
     done = False
     try:
@@ -121,7 +120,7 @@ def generate_claimed(job: VideoJob, claim: Claim, generator: Generator, **option
 
 def generate(
     job: VideoJob,
-    generator: Generator,
+    generator: Generator | None,
     checkpoint_blocks: int = 20,
     report: Callable[[Report], None] = lambda _: None,
     work: Path | None = None,
@@ -138,6 +137,7 @@ def generate(
             over continues from there. Without one a claim is taken, when whoever has it now has let go.
         check: called after every block and before anything is published; raises if ``work`` was taken over.
         stop: asked after every block; when true the video is left at a checkpoint.
+        generator: the loaded model; not needed for a video of a system.
 
     Raises:
         VideoError: the file system refuses (no permission, disk full).
@@ -155,6 +155,12 @@ def generate(
         return generate(job, generator)
     try:
         job.stem.parent.mkdir(parents=True, exist_ok=True)
+        if job.system is not None:
+            from irope.system_video import make_system_video
+
+            return make_system_video(job, work, check, stop, lambda *done: report(Report(job, *done)))
+        if generator is None:
+            raise ValueError(f"{name_of(job)}: a policy needs a generator")
         return _generate(job, generator, checkpoint_blocks, report, work, check, stop)
     except OSError:
         check()  # what another worker has taken over is gone, which is no error of the file system
@@ -172,6 +178,7 @@ def _generate(
 ) -> dict[str, Any]:
     for part in work.glob("*.part"):  # a former owner may still have it open
         part.unlink()
+    generator.prepare([segment.prompt for segment in job.timeline.segments])
     rollout = make_rollout(job, generator)
     state, parts = work / "state.safetensors", work / "parts"
     log = _resume(state, parts, job, rollout)
@@ -206,23 +213,9 @@ def _generate(
                 state.unlink(missing_ok=True)  # a damaged chunk: the next attempt starts from nothing
             raise
     sidecar = _sidecar(job, generator, rollout, log)
-    _publish(work, job.sidecar, sidecar, check)
+    publish(work, job.sidecar, sidecar, check)
     clear_failure(job.stem)
     return sidecar
-
-
-def _publish(work: Path, path: Path, sidecar: dict[str, Any], check: Callable[[], None]) -> None:
-    """Write the sidecar in ``work``, which is gone if another worker took over, and move it to its place."""
-    part = work / f"sidecar.{token_hex(4)}.part"
-    try:
-        with part.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(sidecar, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        check()
-        part.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _note(log: _Log, block: Block, rollout: Rollout) -> None:
@@ -269,38 +262,8 @@ def _resume(path: Path, parts: Path, job: VideoJob, rollout: Rollout) -> _Log:
 
 def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -> dict[str, Any]:
     """Everything about a finished video, as JSON types."""
-    clock = generator.clock
     files = {"mp4": job.stem.name + ".mp4", "frames": job.stem.name + ".mkv" if job.file.lossless else None}
-    return {
-        "key": job.key,
-        "files": files,
-        "bytes": {kind: job.stem.with_name(name).stat().st_size for kind, name in files.items() if name is not None},
-        "record": job.record,  # first after what `irope.finished` reads
-        "config": job.own_config,
-        "id": job.script.id,
-        "script": job.script.canonical(),
-        "short_prompt": job.script.short if isinstance(job.script, BenchScript) else None,
-        "method": str(job.config["video"]["method"]["name"]),
-        "policy": job.policy.name,
-        "model": generator.name,
-        "seed": job.seed,
-        "fps": clock.fps,
-        "latents": job.timeline.latents,
-        "pixel_frames": log.writer.frames,
-        "rounding": list(job.timeline.rounding),
-        "segments": [
-            {
-                "prompt": segment.prompt,
-                "start_block": segment.start_block,
-                "stop_block": segment.stop_block,
-                "start_frame": clock.pixels(segment.start_block * clock.block) if segment.start_block else 0,
-                "stop_frame": clock.pixels(segment.stop_block * clock.block),
-                "cut": segment.cut,
-                "subtitle": segment.subtitle,
-            }
-            for segment in job.timeline.segments
-        ],
-        "frames_sha256_chain": log.writer.hash,
+    return facts(job, files, log.writer.frames, log.writer.hash) | {
         "cost": {
             "seconds_per_block_median": median(log.seconds),
             "seconds_total": round(sum(log.seconds), 3),

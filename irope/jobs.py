@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -11,12 +11,13 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 from irope.config import Choice, Settings, policy_from, scripts_from, timeline_of
 from irope.errors import UserError
 from irope.finished import finished
-from irope.identity import canonical_json, key_of_parts
+from irope.identity import canonical_json, config_key, key_of_parts
 from irope.model_card import ModelCard, card_from
 from irope.policy import CachePolicy, PolicyError
 from irope.prompt_files import wrong_set
 from irope.sampler import Sampler
-from irope.script import PromptScript, Timeline
+from irope.script import Clock, PromptScript, TimedSegment, Timeline
+from irope.systems import Found, ImpossibleError, System, make_system, place_from
 
 RECORD = 1
 """Version of what a key stands for; raised when the same configuration would give other frames."""
@@ -24,8 +25,11 @@ RECORD = 1
 T = TypeVar("T")
 
 
-class ImpossibleError(PolicyError):
-    """A policy cannot make a video of this length, or not with this model; others can."""
+class Method(NamedTuple):
+    """How a generator of ours makes a video."""
+
+    policy: CachePolicy
+    sampler: Sampler
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,10 @@ class VideoJob(NamedTuple):
     Attributes:
         record: everything the frames depend on, and the file options; ``key`` is its hash.
         folder, name: place of the video, without suffix; see ``stem``.
+        timeline: of a system, in frames.
+        method: policy and sampler, or the system that makes the video its own way.
         config: the whole resolved configuration, shared by all videos of a cell.
+        found: the video, if it exists already and is imported.
     """
 
     key: str
@@ -52,11 +59,32 @@ class VideoJob(NamedTuple):
     name: str
     script: PromptScript
     timeline: Timeline
-    policy: CachePolicy
-    sampler: Sampler
+    method: Method | System
     seed: int
     file: FileOptions
     config: Settings
+    found: Found | None = None
+
+    @property
+    def model(self) -> str:
+        """Name of the model, or of the system."""
+        return str(self.record["model"]["name"])
+
+    @property
+    def system(self) -> System | None:
+        """The system that makes this video; None for a generator of ours."""
+        return self.method if isinstance(self.method, System) else None
+
+    @property
+    def own(self) -> Method:
+        """Policy and sampler.
+
+        Raises:
+            PolicyError: a system makes the video, which has neither.
+        """
+        if isinstance(self.method, System):
+            raise PolicyError(f"{self.method.name} is a system of its own: it has no cache policy")
+        return self.method
 
     @property
     def stem(self) -> Path:
@@ -118,14 +146,18 @@ class JobMaker:
             UserError: of any kind; nothing is generated here.
         """
         video = config["video"]
+        if system_of(video["method"]):
+            yield from self._system_jobs(config, seeds)
+            return
         card, policy, sampler, file, timed = self._parts(config)
         policy_part = self._once("policy", [policy], lambda: _Part.of({"name": policy.name, **vars(policy)}))
         steps_part = self._once("steps", [sampler], lambda: _Part.of(list(sampler.timesteps)))
         model_part = self._once("weights", [video["model"], card], lambda: _model_part(config, card))
+        method = self._once("pair", [policy, sampler], lambda: Method(policy, sampler))
         folder = f"{config['sys']['out']}/{video['method']['name']}"
         version = _Part(RECORD, str(RECORD))
         for seed in seeds if seeds is not None else (Choice(config, "video.seed").integer(0),):
-            whole = config if seed == video["seed"] else {**config, "seed": seed, "video": {**video, "seed": seed}}
+            whole = _seeded(config, seed)
             for script, timeline, timeline_part, noise_key in timed:
                 noise = _Part({"seed": seed, "key": script.noise_key}, f'{{"key":{noise_key},"seed":{seed}}}')
                 parts = {
@@ -140,11 +172,38 @@ class JobMaker:
                 key = key_of_parts({name: part.text for name, part in parts.items()})
                 record = {name: part.value for name, part in parts.items()}
                 name = f"{script.id}-seed{seed}-{key[:8]}"
-                yield VideoJob(key, record, folder, name, script, timeline, policy, sampler, seed, file, whole)
+                yield VideoJob(key, record, folder, name, script, timeline, method, seed, file, whole)
 
     def timelines(self, config: Settings) -> list[Timeline]:
         """The timelines of the videos of one seed, several times cheaper than `jobs` and with the same checks."""
+        if system_of(config["video"]["method"]):
+            return [job.timeline for job in self._system_jobs(config, [config["video"]["seed"]])]
         return [timeline for _, timeline, _, _ in self._parts(config)[-1]]
+
+    def _system_jobs(self, config: Settings, seeds: Sequence[int] | None) -> Iterator[VideoJob]:
+        """The videos of a system: those it finds, or one of each prompt and seed."""
+        video = config["video"]
+        system = self._once("system", [video["method"]], lambda: make_system(video["method"]["system"]))
+        place = place_from(config["sys"], system.name)
+        scripts = self._once("scripts", [video["prompts"]], lambda: scripts_from(config), str(video["prompt"]))
+        if (existing := system.found(scripts)) is not None:
+            yield from _imports(config, system, existing, scripts, seeds)
+            return
+        timelines = [_system_timeline(script, config, system) for script in scripts]
+        settings = {"name": system.name, "settings": vars(system), "fps": system.rate(), "size": list(system.picture())}
+        digest = self._once("digest", [system], lambda: dict(system.digest(place)))
+        file = FileOptions(scale=1, lossless=False, subtitles=Choice(config, "video.file.subtitles").flag())
+        for seed in seeds if seeds is not None else (Choice(config, "video.seed").integer(0),):
+            for script, timeline in zip(scripts, timelines, strict=True):
+                record = {
+                    "version": RECORD,
+                    "model": {"name": system.model_name, "weights": digest},
+                    "system": settings,
+                    "timeline": timeline.canonical(),
+                    "seed": seed,
+                    "file": self._file_part(file, timeline).value,
+                }
+                yield _system_job(config, system, script, timeline, seed, file, record)
 
     def _parts(self, config: Settings) -> tuple[ModelCard, CachePolicy, Sampler, FileOptions, list[_Timed]]:
         """What the videos of a configuration are made of, checked."""
@@ -181,14 +240,88 @@ class JobMaker:
         return found
 
 
+def system_of(method: Mapping[str, Any]) -> str | None:
+    """Name of the system of ``video.method``; None for a cache policy."""
+    system = method.get("system")
+    return None if system is None else str(system["name"])
+
+
+def model_of(config: Settings) -> str:
+    """Name of the model, or of the system, that makes the videos of a configuration. Raises as `card_from`."""
+    method = config["video"]["method"]
+    return make_system(method["system"]).model_name if system_of(method) else card_from(config).name
+
+
 def jobs_from(config: Settings) -> list[VideoJob]:
     """Every video one configuration asks for. Raises as `JobMaker.jobs`."""
     return list(JobMaker().jobs(config))
 
 
+def _seeded(config: Settings, seed: int) -> Settings:
+    video = config["video"]
+    return config if seed == video["seed"] else {**config, "seed": seed, "video": {**video, "seed": seed}}
+
+
+def _system_timeline(script: PromptScript, config: Settings, system: System) -> Timeline:
+    """A script in frames of a system. ImpossibleError if it cannot make such a video."""
+    if config["video"]["latents"] is not None:
+        raise UserError(
+            f"video.latents={config['video']['latents']}: {system.name} has no latent frames; give duration"
+        )
+    if system.one_prompt and len(script.segments) > 1:
+        raise ImpossibleError(
+            f"{system.name} takes one prompt a video, and the script {script.id!r} has {len(script.segments)}"
+        )
+    timeline = timeline_of(script, config, system.clock(), max(1, system.frames(system.native_seconds)))
+    kept = system.plan(timeline.blocks / system.rate()).frames_kept
+    last = replace(timeline.segments[-1], stop_block=kept)
+    return replace(timeline, blocks=kept, segments=(*timeline.segments[:-1], last))
+
+
+def _imports(
+    config: Settings,
+    system: System,
+    existing: Sequence[Found],
+    scripts: Sequence[PromptScript],
+    seeds: Sequence[int] | None,
+) -> Iterator[VideoJob]:
+    """All videos that a system finds; with ``seeds``, as an experiment asks, those of its prompts and seeds."""
+    asked = {script.id for script in scripts}
+    for found in existing:
+        if seeds is not None and (found.seed not in seeds or found.script.id not in asked):
+            continue
+        segments = tuple(TimedSegment(shot.start, shot.stop, shot.prompt, shot.cut) for shot in found.shots)
+        timeline = Timeline(found.frames, segments, clock=Clock(fps=max(1, round(found.fps)), block=1, stride=1))
+        settings = {"name": system.name, "fps": found.fps, "size": list(found.size)}
+        record = {
+            "version": RECORD,
+            "model": {"name": system.model_name, "weights": None},
+            "system": settings | {"found": dict(found.record)},
+            "timeline": timeline.canonical(),
+            "seed": found.seed,
+        }
+        file = FileOptions(scale=1, lossless=False, subtitles=False)
+        yield _system_job(config, system, found.script, timeline, found.seed, file, record)._replace(found=found)
+
+
+def _system_job(
+    config: Settings,
+    system: System,
+    script: PromptScript,
+    timeline: Timeline,
+    seed: int,
+    file: FileOptions,
+    record: Mapping[str, Any],
+) -> VideoJob:
+    key = config_key(record)
+    folder = f"{config['sys']['out']}/{config['video']['method']['name']}"
+    name = f"{script.id}-seed{seed}-{key[:8]}"
+    return VideoJob(key, record, folder, name, script, timeline, system, seed, file, _seeded(config, seed))
+
+
 def _method(config: Settings, card: ModelCard) -> tuple[CachePolicy, Sampler]:
     steps = Choice(config, "video.method.steps").steps() or card.steps
-    return policy_from(config), _sampler(steps, card.shift)
+    return policy_from(config), _sampler(steps, card.shift, card.warp)
 
 
 _sampler = cache(Sampler.from_nominal)

@@ -5,6 +5,8 @@
     irope generate prompt="a red circle moving left[5s] | a red circle moving up[5s#]" seed=3
     irope generate method=infinity_rope video.method.policy.f0=21 video.prompts.file=my.jsonl
     irope generate table1 tier=smoke                      the videos of an experiment, without scoring them
+    irope generate method=skyreels_v2 duration=60         another system with its own weights (docs/systems.md)
+    irope generate method=folder video.method.system.folder=DIR   import videos that exist already
 
 Done videos are left alone; after a kill or Ctrl-C the same command continues. Several at once share the work.
 """
@@ -15,10 +17,10 @@ import argparse
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from irope.claims import Claims
@@ -54,7 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     if not options.dry_run:
         return make(jobs, config)
     for job in jobs:
-        print(f"{'done' if job.done else 'todo'}  {job.stem}.mp4  ({job.timeline.latents} latent frames)")
+        unit = "frames" if job.system else "latent frames"
+        print(f"{'done' if job.done else 'todo'}  {job.stem}.mp4  ({job.timeline.latents} {unit})")
     return 0
 
 
@@ -65,14 +68,18 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
     from irope.claims import ClaimLost, Claims
     from irope.cli.progress import RolloutProgress
     from irope.config import Choice
-    from irope.generate import Interrupted, as_they_come_free, generate, generate_claimed
+    from irope.generate import as_they_come_free, generate, generate_claimed
     from irope.generator import load_generator
+    from irope.systems import Interrupted
 
     torch.set_num_threads(Choice(config, "sys.threads").integer(1))
     checkpoint_blocks = Choice(config, "sys.checkpoint_blocks").integer(1)
-    generator = load_generator(config)
+    ours = [job for job in jobs if job.system is None]
+    generator = load_generator(config) if ours else None
+    if generator is not None and not all(job.done for job in ours):
+        generator.prepare([segment.prompt for job in ours for segment in job.timeline.segments])
     claims, todo = Claims(Path(config["sys"]["out"])), deque(jobs)
-    with RolloutProgress(generator.clock.block) as progress, _terminated() as stop:
+    with RolloutProgress(generator.clock.block if generator else 1) as progress, _terminated() as stop:
         waiting = _Waiting(claims)
         for job, claim in as_they_come_free(todo, claims, waiting):
             made = f"{job.stem}.mp4"
@@ -89,10 +96,16 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
                     continue
                 except Interrupted as error:
                     raise KeyboardInterrupt from error
-                how = f"  {sidecar['cost']['seconds_per_block_median'] * 1000:.0f} ms/block"
+                how = _took(sidecar["cost"])
             seconds = sidecar["pixel_frames"] / sidecar["fps"]
             print(f"{made}  {sidecar['pixel_frames']} frames, {seconds:.1f} s{how}")
     return 0
+
+
+def _took(cost: Mapping[str, Any]) -> str:
+    if cost["seconds_per_block_median"] is not None:
+        return f"  {cost['seconds_per_block_median'] * 1000:.0f} ms/block"
+    return "  imported" if cost["seconds_total"] is None else f"  in {cost['seconds_total']:.1f} s"
 
 
 class _Waiting:

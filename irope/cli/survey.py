@@ -16,7 +16,7 @@ from irope.config import Choice, ConfigError, prompt_notes
 from irope.cost import GIGABYTE, Estimate, Work, duration, estimate
 from irope.history import History
 from irope.inventory import NOTHING, Count, Inventory
-from irope.model_card import card_from
+from irope.jobs import model_of
 
 if TYPE_CHECKING:
     from irope.experiment import Cell, Experiment
@@ -33,13 +33,12 @@ class Survey:
 
     Attributes:
         counts: a label for each cell, with how far it is; cells that differ in duration alone are one row.
-        model: name of the model; ``gpu``: whether workers use one.
+        gpu: whether workers use one.
         notes: what is not quite as it was asked for: durations that were rounded, prompts that were merged.
         workers: that would share the work.
     """
 
     counts: Mapping[str, Count]
-    model: str
     protocol: str
     left: Estimate
     video_seconds: float
@@ -102,9 +101,10 @@ def survey(experiment: Experiment) -> Survey:
     inventory = Inventory(out, scores_folder_of(config) / protocol)
     counts: dict[str, Count] = {}
     work: list[Work] = []
-    model, seconds, rounded = card_from(config).name, 0.0, list[str]()
+    seconds, rounded = 0.0, list[str]()
     with without_collecting():
         for cell in experiment.cells:
+            model = model_of(cell.config)
             if not inventory.known(cell.label):
                 timelines = experiment.timelines(cell) * len(experiment.seeds) if makes else []
                 left = [(timeline, False) for timeline in timelines]
@@ -120,7 +120,6 @@ def survey(experiment: Experiment) -> Survey:
                 counts[cell.label] = counts[cell.label] + count if cell.label in counts else count
     return Survey(
         counts=counts,
-        model=model,
         protocol=protocol,
         left=estimate(work, History(out), protocol),
         video_seconds=seconds,

@@ -27,11 +27,12 @@ from irope.config import Choice, patched
 from irope.errors import UserError
 from irope.experiment import Cell, Experiment
 from irope.finished import clear_failure, failed, write_failure
-from irope.generate import Interrupted, generate
+from irope.generate import generate
 from irope.generator import Generator, device_from, load_generator
 from irope.history import History, Made, Scored
 from irope.jobs import VideoJob
 from irope.provenance import device_record
+from irope.systems import Interrupted
 
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 """What the next video would meet as well."""
@@ -175,8 +176,7 @@ class Worker:
         if outcome.problem is not None:
             raise UserError(outcome.problem.message)
         self.tally.scored += 1
-        model = str(task.job.record["model"]["name"])
-        self.history.add(Scored(model, plan.name, self._device, outcome.frames, round(seconds, 3)))
+        self.history.add(Scored(task.job.model, plan.name, self._device, outcome.frames, round(seconds, 3)))
         print(f"{task.name}: scored, {outcome.scored} values in {seconds:.1f} s{_skips(outcome)}", flush=True)
 
     def _heed(self, _done: int, _total: int) -> None:
@@ -194,8 +194,10 @@ class Worker:
             self._plans[cell.seconds] = plan, ScoredCheck(plan)
         return self._plans[cell.seconds]
 
-    def _generator(self, task: Task) -> Generator:
-        """One model at a time is loaded."""
+    def _generator(self, task: Task) -> Generator | None:
+        """One model at a time is loaded; a system loads its own."""
+        if task.job.system is not None:
+            return None
         wanted = task.cell.config["video"]["model"]
         if getattr(self, "_loaded", (None,))[0] != wanted:
             self._loaded: tuple[Any, Generator] = (wanted, load_generator(task.cell.config))

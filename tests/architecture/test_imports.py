@@ -77,6 +77,23 @@ def test_a_policy_imports_the_interface_only(module):
     assert {name for name in imports(module) if not standard(name)} <= allowed
 
 
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if under(name, "baselines.systems")))
+def test_a_system_knows_its_contract_and_not_who_runs_it(module):
+    """Nothing of the engine: no job, no policy, no roll-out; what is shared is text, weights, codec and files."""
+    allowed = (
+        "irope.systems",
+        "irope.errors",
+        "irope.digests",
+        "irope.identity",
+        "irope.provenance",
+        "irope.script",
+        "irope.settings",
+    )
+    allowed += ("irope.timeline", "irope.video", "irope.models.wan", "irope.rollout", "baselines.systems")
+    ours = {name for name in imports(module) if under(name, "irope", "eval", "baselines")}
+    assert not {name for name in ours if not under(name, *allowed)}
+
+
 @pytest.mark.parametrize("module", ["irope.rope", "irope.cache", "irope.transformer"])
 def test_the_engine_knows_no_policy_by_name(module):
     if module not in MODULES:
