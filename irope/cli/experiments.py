@@ -124,7 +124,7 @@ def again(cell: Cell, job: VideoJob) -> str:
 
 
 def measured_kind(words: Sequence[str]) -> str | None:
-    """``attention_maps`` or ``latency`` for an experiment that measures the engine; None for one of videos.
+    """``attention_maps``, ``latency`` or ``policy_study`` for an experiment that measures; None for one of videos.
 
     Raises as `overrides_of`.
     """

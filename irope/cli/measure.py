@@ -1,4 +1,4 @@
-"""Run the experiments that measure the engine: attention maps, latency of a switch."""
+"""Run the experiments that measure the engine: attention maps, latency of a switch, the policy study."""
 
 from __future__ import annotations
 
@@ -25,12 +25,20 @@ def measure(kind: str, overrides: Sequence[str]) -> int:
 def measured(kind: str, overrides: Sequence[str]) -> list[Path]:
     """The files of a measurement, made if they are missing."""
     from irope import measurements
+    from irope.policy_study import policy_study
 
-    make = {"attention_maps": measurements.attention_maps, "latency": measurements.latency}.get(kind)
+    kinds = {"attention_maps": measurements.attention_maps, "latency": measurements.latency}
+    make = (kinds | {"policy_study": policy_study}).get(kind)
     if make is None:
-        raise UserError(f"experiment.kind={kind}: expected videos, attention_maps or latency")
+        raise UserError(f"experiment.kind={kind}: expected videos, attention_maps, latency or policy_study")
     config = load(overrides)
-    return make(config, Path(config["sys"]["out"]) / MEASURED / kind, lambda line: print(line, flush=True))
+    folder = Path(config["sys"]["out"]) / MEASURED / kind
+    files = make(config, folder, lambda line: print(line, flush=True))
+    if kind == "policy_study":
+        from eval.study_report import write_report
+
+        return write_report(files, folder, f"irope run {kind} tier={config['tier']}")
+    return files
 
 
 def measurement(words: Sequence[str]) -> tuple[str, Path] | None:
@@ -47,7 +55,7 @@ def measurement(words: Sequence[str]) -> tuple[str, Path] | None:
     if kind is None:
         return None
     config = load(overrides_of(words))
-    folder, suffix = Path(config["sys"]["out"]) / MEASURED / kind, "json" if kind == "latency" else "npz"
+    folder, suffix = Path(config["sys"]["out"]) / MEASURED / kind, "npz" if kind == "attention_maps" else "json"
     made = f"irope run {kind} tier={config['tier']}"
     found = [path for path in folder.glob(f"{kind}-*.{suffix}") if _command(path) == made]
     if not found:
