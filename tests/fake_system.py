@@ -1,0 +1,85 @@
+"""A program as a user's environment would run it, without a model: makes clips in which every frame counts one up.
+
+How it behaves is in the file `behaviour` of its checkout: `good`, or one way to go wrong.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "baselines" / "systems" / "runners"))
+import protocol
+
+
+class Frame:
+    """One frame of one colour, with what the protocol asks of an array [1, height, width, 3]."""
+
+    def __init__(self, value: int, height: int, width: int) -> None:
+        self.value, self.shape = value, (1, height, width, 3)
+
+    def __len__(self) -> int:
+        return 1
+
+    def tobytes(self) -> bytes:
+        return bytes([self.value % 256]) * (self.shape[1] * self.shape[2] * 3)
+
+
+def main() -> None:
+    request = protocol.start()
+    behaviour, _, number = Path("behaviour").read_text().strip().partition(" ")
+    with Path("runs").open("a") as runs:
+        runs.write(f"{os.getpid()} {[clip['index'] for clip in request['clips']]}\n")
+    print("a project may print what it likes")
+    protocol.beat("loading the weights")
+    protocol.info(versions={"fake": "1.0"}, device="none")
+    if behaviour == "child":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        Path("child").write_text(str(child.pid))
+    for clip in request["clips"]:
+        go_wrong(behaviour if clip["index"] >= int(number or 0) else "good")
+        few = 2 if behaviour == "few" else 0
+        height = request["height"] + (2 if behaviour == "tall" else 0)
+        first = protocol.start_frame(request, clip)
+        value = first[0] if first else clip["seed"]
+
+        def pieces(value: int = value, frames: int = clip["frames"] - few, height: int = height) -> Iterator[Frame]:
+            return (Frame(value + i, height, request["width"]) for i in range(frames))
+
+        protocol.write_clip(clip, pieces())
+    if behaviour == "nothing":
+        Path(request["clips"][-1]["file"]).unlink()
+
+
+def go_wrong(behaviour: str) -> None:
+    if behaviour == "crash":
+        print("loading", "x" * 20, file=sys.stderr)
+        raise RuntimeError("CUDA out of memory, says the fake")
+    if behaviour == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if behaviour in ("hang", "stubborn"):
+        if behaviour == "stubborn":
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        Path("child").write_text(str(child.pid))
+        time.sleep(60)
+    if behaviour == "talk":
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        while True:
+            protocol.beat("talking")
+            Path("child").write_text(str(child.pid))
+            time.sleep(0.05)
+    if behaviour == "garbage":
+        for line in (b"\xff\xfe\x00 not text", b"[1, 2]", b"{", b'{"clip": "one"}', b"plain"):
+            os.write(protocol._out.fileno(), line + b"\n")
+    if behaviour == "leave":
+        sys.exit(0)
+
+
+if __name__ == "__main__":
+    main()
