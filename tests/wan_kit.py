@@ -56,22 +56,27 @@ def save_pt(path: Path, content: Any) -> Path:
     return path
 
 
+def save_safetensors(path: Path, state: Mapping[str, Tensor]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(dict(state), path)
+    return path
+
+
 def save_shards(folder: Path, state: Mapping[str, Tensor], stem: str = "diffusion_pytorch_model") -> Path:
     """Two shards and their index, as `diffusers` and the Hugging Face hub have them."""
-    folder.mkdir(parents=True, exist_ok=True)
     names = sorted(state)
     parts = [names[: len(names) // 2], names[len(names) // 2 :]]
     weight_map = {}
     for number, part in enumerate(parts, 1):
         file = f"{stem}-{number:05d}-of-00002.safetensors"
-        save_file({name: state[name].contiguous() for name in part}, folder / file)
+        save_safetensors(folder / file, {name: state[name] for name in part})
         weight_map |= dict.fromkeys(part, file)
     (folder / f"{stem}.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
     return folder
 
 
-def diffusers_model(state: Mapping[str, Tensor], geometry: WanConfig = GEOMETRY) -> Any:
-    """diffusers' own transformer with these weights, its norm numbers swapped by hand."""
+def diffusers_model(geometry: WanConfig = GEOMETRY) -> Any:
+    """diffusers' own transformer with random weights."""
     model = import_diffusers().WanTransformer3DModel(
         patch_size=geometry.patch_size,
         num_attention_heads=geometry.num_heads,
@@ -89,8 +94,9 @@ def diffusers_model(state: Mapping[str, Tensor], geometry: WanConfig = GEOMETRY)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator))
-    return model
+            scale = parameter[0].numel() ** -0.5 if parameter.dim() > 1 else 0.3
+            parameter.add_(scale * torch.randn(parameter.shape, generator=generator))
+    return model.eval()
 
 
 FORMATS: dict[str, Callable[[Path, Tensors], Path]] = {
@@ -117,6 +123,6 @@ FORMATS: dict[str, Callable[[Path, Tensors], Path]] = {
         folder / "model.pt", {"generator": _prefixed(state, "model."), "critic": other(state)}
     ),
     "model in generator": lambda folder, state: save_pt(folder / "nested.pt", {"generator": {"model": state}}),
-    ".safetensors": lambda folder, state: (save_file(state, folder / "a.safetensors"), folder / "a.safetensors")[1],
+    ".safetensors": lambda folder, state: save_safetensors(folder / "a.safetensors", state),
     "shards": save_shards,
 }

@@ -14,7 +14,7 @@ from irope.errors import UserError, WeightsError
 from irope.identity import canonical_json
 from irope.model_card import ModelCard
 from irope.models.wan.catalogue import DEFAULT, Published, catalogue, entry, entry_of_file, of_kind
-from irope.models.wan.layout import all_files, weight_files
+from irope.models.wan.layout import tokenizer_file, weight_files
 from irope.script import Clock
 from irope.settings import hint
 
@@ -111,7 +111,7 @@ def wan_card(config: Settings) -> ModelCard:
         "lora": digest_of_files([files.lora]) if files.lora else None,
         "lora_alpha": files.lora_alpha,
         "text_encoder": digest_of_files(weight_files(files.text_encoder, "text_encoder")),
-        "tokenizer": digest_of_files(all_files(files.tokenizer)),
+        "tokenizer": digest_of_files([tokenizer_file(files.tokenizer)]),
         "vae": digest_of_files(weight_files(files.vae, "vae")),
         "vae_tiling": Choice(config, "video.model.vae_tiling").flag(),
         "size": [height, width],

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from irope.catalog import CONF, read_mapping
+from irope.catalog import CONF, method_entries, read_mapping
 from irope.errors import WeightsError
 from irope.registry import policies
 from irope.settings import hint
@@ -91,8 +91,8 @@ def entry_of_file(path: Path) -> Published | None:
     return fits[0] if len(fits) == 1 else None
 
 
-def generator_of(method: str) -> str:
-    """Name of the weights that a method was published with.
+def generator_of(method: str) -> str | None:
+    """Name of the weights that a method was published with; None for a system that has a generator of its own.
 
     A file in conf/method may say it (``generator:``), or the method it builds on, or the class of the policy.
     """
@@ -101,6 +101,8 @@ def generator_of(method: str) -> str:
         policy = policies().get(method)
         return (policy.generator if policy else None) or DEFAULT
     values = read_mapping(file)
+    if "system" in values:
+        return None
     if values.get("generator"):
         return str(values["generator"])
     base = next((name for name in values.get("defaults", []) if isinstance(name, str) and name != "_self_"), None)
@@ -111,3 +113,8 @@ def parts_of(generator: str) -> tuple[Published, ...]:
     """A generator's entry, with the LoRA that belongs to it."""
     found = entry(generator)
     return (found, entry(found.lora)) if found.lora else (found,)
+
+
+def methods_with(generator: str) -> tuple[str, ...]:
+    """Names of the methods that were published with these weights."""
+    return tuple(found.name for found in method_entries() if generator_of(found.name) == generator)

@@ -63,8 +63,13 @@ def _of_index(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def all_files(path: Path) -> tuple[Path, ...]:
-    """The file at ``path``, or every file of the folder at ``path`` (a tokenizer), hidden ones and folders apart."""
-    if path.is_dir():
-        return tuple(sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith(".")))
-    return (path,)
+def tokenizer_file(path: Path) -> Path:
+    """``tokenizer.json``, itself or in the folder at ``path``: all of a tokenizer that is read.
+
+    Raises:
+        WeightsError: there is none.
+    """
+    file = path / "tokenizer.json" if path.is_dir() else path
+    if not file.is_file():
+        raise WeightsError(f"{path} holds no tokenizer.json; run: irope weights")
+    return file
