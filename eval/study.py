@@ -26,6 +26,31 @@ RATES = frozenset({"action", "streak", "same", "at_once", "responded"})
 APPEARANCE = ("color", "background", "iou")
 QUALITY = ("action", *APPEARANCE)
 
+NAMES = {
+    "action": "action",
+    "iou": "IoU",
+    "color": "colour",
+    "background": "background",
+    "shape": "shape",
+    "streak": "streaks",
+    "visible": "visible",
+    "pace": "pace",
+    "home": "home",
+    "seam": "seam",
+    "returns": "returns",
+    "lag": "blocks until seen",
+    "at_once": "at once",
+    "responded": "responded",
+    "before": "old prompt before",
+    "edge": "edge",
+    "once": "background at once",
+    "late": "background late",
+    "jump": "jump px",
+    "same": "same subject",
+    "mass": "attention",
+}
+"""Of measures, as tables and pictures call them."""
+
 Values = dict[int, float]
 
 
@@ -108,7 +133,13 @@ class Difference:
 
     def text(self) -> str:
         of = self.interval
-        return f"{self.name}: {of.estimate:+.2f} ({of.low:+.2f} to {of.high:+.2f}), p {p_text(self.p)}"
+        d = digits(self.measure)
+        return f"{self.name}: {of.estimate:+.{d}f} ({of.low:+.{d}f} to {of.high:+.{d}f}), p {p_text(self.p)}"
+
+
+def digits(measure: str) -> int:
+    """Decimals worth showing: changes of the background are hundredths."""
+    return 3 if measure in ("once", "late") else 2
 
 
 def p_text(p: float) -> str:

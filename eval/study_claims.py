@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from eval.stats import FEWEST, mean_interval
-from eval.study import APPEARANCE, QUALITY, RESAMPLES, Difference, Readings, Study, Values, differences
+from eval.study import APPEARANCE, NAMES, QUALITY, RESAMPLES, Difference, Readings, Study, Values, differences
 
 LOSS = 0.05
 """What a video may lose from its first to its last stretch, in any measure, and still be called stable."""
@@ -24,6 +24,8 @@ COMPARABLE = 1.0
 """Blocks by which two reactions may differ and be called comparable."""
 AT_ONCE = 0.5
 """Share of prompts that must react in the first block to call a policy's reaction immediate."""
+HEAD = 2.0
+"""Times its even share that a head must give the sink to be called a sink head."""
 HORIZON = 21
 """Latent frames seen in training."""
 
@@ -95,13 +97,13 @@ def _horizon(study: Study, checkpoint: str) -> list[Claim]:
     if absolute and relative:
         later = [start for start in absolute.starts if start >= 5 and start in relative.starts]
         found = differences(
-            (f"{m} at {start:g} s, relative - absolute", m, relative.values(m, start), absolute.values(m, start))
+            (f"{NAMES[m]} at {start:g} s, relative - absolute", m, relative.values(m, start), absolute.values(m, start))
             for start in later
             for m in QUALITY
         )
         first, last = relative.starts[0], relative.starts[-1]
         lost = differences(
-            (f"{m} at {last:g} s - at {first:g} s", m, relative.values(m, last), relative.values(m, first))
+            (f"{NAMES[m]} at {last:g} s - at {first:g} s", m, relative.values(m, last), relative.values(m, first))
             for m in QUALITY
         )
         kept = all(one.interval.estimate >= -LOSS for one in lost)
@@ -141,7 +143,7 @@ def _switch(study: Study, checkpoint: str) -> list[Claim]:
     conditions = (
         one_sided("a flush (1 frame kept) reacts earlier than keeping the cache, nowhere later", sooner, -1),
         Condition(
-            f"it reacts at once (first and second block) in {AT_ONCE:.0%} of the prompts, everywhere",
+            f"it reacts at once (first and second block) in {100 * AT_ONCE:g} % of the prompts, everywhere",
             all(share.estimate >= AT_ONCE for share in shares) if enough else None,
             "; ".join(f"{k} w{w} {s.text()}" for (k, w), s in zip(flushed, shares, strict=True)) or "not in this tier",
         ),
@@ -223,7 +225,7 @@ def _anchor(study: Study, checkpoint: str) -> list[Claim]:
         return [Claim("4", text, checkpoint, tuple(_missing(one) for one in texts))]
     last = max(start for start in cells[0].starts if all(start in cell.starts for cell in cells))
     found = differences(
-        (f"{m} at {last:g} s, f0={cell.facts['f0']} - f0=6", m, cell.values(m, last), cells[0].values(m, last))
+        (f"{NAMES[m]} at {last:g} s, f0={cell.facts['f0']} - f0=6", m, cell.values(m, last), cells[0].values(m, last))
         for cell in cells[1:]
         for m in QUALITY
     )
@@ -256,7 +258,12 @@ def _sink(study: Study, checkpoint: str) -> list[Claim]:
     text = "the sink draws attention beyond its share (attention sink)"
     swept = study.find("attention", checkpoint, index="relative")
     absolute = study.one("attention", checkpoint, index="absolute")
-    texts = ("at the released setting, f0 = 6", "at every f0 of the sweep", "at absolute distances beyond the horizon")
+    texts = (
+        "beyond its even share at the released setting, f0 = 6, mean over layers and heads",
+        "the same at every f0 of the sweep",
+        "the same at absolute distances beyond the horizon",
+        f"some head of some layer gives it at least {HEAD:g} times its even share at f0 = 6",
+    )
 
     def above(condition: str, named: dict[str, Values]) -> Condition:
         named = {name: values for name, values in named.items() if values}
@@ -273,8 +280,22 @@ def _sink(study: Study, checkpoint: str) -> list[Claim]:
         above(texts[0], {"f0=6": settled.get("f0=6", {})}),
         above(texts[1], settled),
         above(texts[2], beyond),
+        _head(texts[3], next((cell for cell in swept if cell.facts["f0"] == 6), None)),
     )
     return [Claim("5", text, checkpoint, conditions)]
+
+
+def _head(text: str, cell: Readings | None) -> Condition:
+    if cell is None:
+        return _missing(text)
+    found, wanted = cell.data["attention"], _settled(cell)
+    rest = [place for place, distance in enumerate(found["distance"]) if wanted(distance)]
+    mass_AH = np.asarray(found["by_head"])[rest].mean(axis=(0, 1))
+    most = float(mass_AH.max()) / float(np.asarray(found["even"])[rest].mean())
+    layer, head = (int(place) + 1 for place in np.unravel_index(mass_AH.argmax(), mass_AH.shape))
+    share = float((mass_AH >= np.asarray(found["even"])[rest].mean()).mean())
+    numbers = f"{most:.1f} times in layer {layer}, head {head}; {100 * share:.0f} % of the heads exceed the even share"
+    return Condition(text, most >= HEAD if len(found["by_prompt"]) >= FEWEST else None, numbers)
 
 
 def _settled(cell: Readings) -> Callable[[int], bool]:
@@ -303,7 +324,7 @@ def _window(study: Study, checkpoint: str) -> list[Claim]:
                 keeps,
                 differences(
                     (
-                        f"{m} at {last:g} s, w{windows[-1]} - w{windows[0]}",
+                        f"{NAMES[m]} at {last:g} s, w{windows[-1]} - w{windows[0]}",
                         m,
                         large.values(m, last),
                         small.values(m, last),

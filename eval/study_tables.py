@@ -8,30 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from eval.study import Difference, Readings, Study, differences, p_text
+from eval.study import NAMES, Difference, Readings, Study, differences, digits, p_text
 
-NAMES = {
-    "action": "action",
-    "iou": "IoU",
-    "color": "colour",
-    "background": "background",
-    "shape": "shape",
-    "streak": "streaks",
-    "visible": "visible",
-    "pace": "pace",
-    "home": "home",
-    "seam": "seam",
-    "returns": "returns",
-    "lag": "blocks until seen",
-    "at_once": "at once",
-    "responded": "responded",
-    "before": "old prompt before",
-    "edge": "edge",
-    "once": "background at once",
-    "late": "background late",
-    "jump": "jump px",
-    "same": "same subject",
-}
 WINDOWS = ("action", "iou", "color", "background", "shape", "streak", "pace", "home", "seam", "returns")
 SWITCH = ("lag", "at_once", "responded", "before", "edge", "color", "shape")
 CUT = ("once", "late", "jump", "edge", "same")
@@ -73,7 +51,7 @@ def _means(
         texts, counts = [], []
         for measure in measures:
             values = cell.interval(measure, start)
-            texts.append(values.text())
+            texts.append(values.text(digits(measure)))
             counts.append(values.n)
             table.numbers.append(
                 {
@@ -121,7 +99,7 @@ def _compared(title: str, found: Sequence[Difference], note: str = "") -> Table:
     table = Table(title, ["difference", "measure", "mean (95 % interval)", "p", "n"], note)
     for one in found:
         of = one.interval
-        table.rows.append([one.name, NAMES[one.measure], of.text(), p_text(one.p), str(of.n)])
+        table.rows.append([one.name, NAMES[one.measure], of.text(digits(one.measure)), p_text(one.p), str(of.n)])
         numbers = {"mean": _number(of.estimate), "low": _number(of.low), "high": _number(of.high)}
         table.numbers.append(
             {"difference": one.name, "measure": one.measure, **numbers, "p": _number(one.p), "n": of.n}

@@ -9,8 +9,8 @@ import numpy as np
 
 from eval.plots.colours import GREY, LINES, MARKERS, Style, shades, style
 from eval.plots.plot import Key, Plot, finish, key, panels
-from eval.study import Readings, Study, interval, lag
-from eval.study_tables import NAMES
+from eval.stats import FEWEST
+from eval.study import NAMES, Readings, Study, interval, lag
 
 WAYS = {
     "keep": style("rolling_w6"),
@@ -46,7 +46,7 @@ def _frame(rows: list[dict[str, Any]]) -> Any:
 def _line(axis: Any, xs: Sequence[float], values: Sequence[Any], look: Style) -> None:
     """Means with their intervals as a band."""
     axis.plot(xs, [v.estimate for v in values], **look.line, marker=look.marker, markersize=4, linewidth=1.4)
-    if all(value.is_interval or value.method == "constant" for value in values):
+    if all(value.clusters >= FEWEST for value in values):
         low, high = [v.low for v in values], [v.high for v in values]
         axis.fill_between(xs, low, high, color=look.colour, alpha=0.12, linewidth=0)
 
@@ -77,6 +77,7 @@ def _stability(study: Study) -> Plot | None:
             axis = axes[number * len(measures) + place]
             axis.set_title(f"{NAMES[measure]}, {checkpoint}", fontsize=9.5, loc="left")
             axis.set_xlabel("seconds", fontsize=8, color=GREY)
+            axis.set_ylim(*((-0.5, 0.75) if measure == "home" else (-0.03, 1.03)))
             if any(max(cell.starts) > 40 for cell in found):
                 axis.set_xscale("symlog", linthresh=20)
                 ticks = [0, 5, 10, 20, 60, 240]
@@ -129,6 +130,7 @@ def _response(study: Study) -> Plot | None:
         axis.set_title(f"{kind}, window {window}, {checkpoint}", fontsize=9.5, loc="left")
         axis.set_xlabel("blocks after the switch", fontsize=8, color=GREY)
         axis.set_ylim(-0.03, 1.03)
+        axis.set_xticks(range(1, 1 + len(found[0].data["readings"][0]["shown"])))
         for cell in found:
             late = np.asarray([lag(row["shown"]) for row in cell.data["readings"]])
             blocks = range(len(cell.data["readings"][0]["shown"]))
