@@ -5,6 +5,7 @@
     irope plot my/videos --out plots --format png      a scored folder; a folder below it is a method
     irope plot latency tier=quick                      what a switch costs, as irope run latency has measured it
     irope plot attention_maps tier=quick               attention maps that irope run has made; or maps.npz
+    irope plot RUN/losses.csv OTHER/losses.csv         loss curves of irope train tiny, one run or several
 
 Written to results/reports/NAME-TIER/plots: a picture in each format, its data as CSV, and plots.md that shows them all.
 """
@@ -47,8 +48,11 @@ def run(arguments: Sequence[str]) -> int:
     for form in formats:
         if form not in FORMATS:
             raise UserError(f"--format {form}{hint(form, FORMATS)}")
-    measured = measurement(options.words)
-    plots, out = _measured(*measured, options) if measured else _scores(options)
+    if all(word.endswith(".csv") for word in options.words):
+        plots, out = _losses([Path(word) for word in options.words])
+    else:
+        measured = measurement(options.words)
+        plots, out = _measured(*measured, options) if measured else _scores(options)
     if not plots:
         return 1
     for written in save(plots, options.out or out, formats):
@@ -77,11 +81,26 @@ def _measured(kind: str, path: Path, options: argparse.Namespace) -> tuple[list[
     from eval.plots.latency import latency
     from eval.plots.plot import NoPlotError
 
+    if kind == "policy_study":
+        from eval.study_report import plots_of
+
+        return plots_of(path), REPORTS / path.stem / "plots"
     try:
         plot = latency(path) if kind == "latency" else attention(path, scale=options.scale)
     except NoPlotError as error:
         raise UserError(str(error)) from error
     return [plot], REPORTS / path.stem / "plots"
+
+
+def _losses(paths: list[Path]) -> tuple[list[Plot], Path]:
+    from eval.plots.losses import losses
+    from eval.plots.plot import NoPlotError
+
+    try:
+        plot = losses(paths)
+    except NoPlotError as error:
+        raise UserError(str(error)) from error
+    return [plot], REPORTS / "-".join(["losses", *(path.resolve().parent.name for path in paths)]) / "plots"
 
 
 def _listed(text: str) -> list[str]:

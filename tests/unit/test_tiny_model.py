@@ -47,7 +47,7 @@ def test_a_video_depends_on_its_prompt_and_seed_alone(model: TinyModel) -> None:
 
 
 def test_the_weights_are_small_and_say_what_they_are() -> None:
-    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 12_000_000
+    assert sum(path.stat().st_size for path in WEIGHTS.glob("*.safetensors")) <= 16_000_000
     info = load_tiny().info
     assert info.checkpoint == weights_path().stem
     assert info.sampler_steps == (1000, 750, 500, 250)

@@ -1,17 +1,21 @@
-"""A fixed linear video codec with the strides of the Wan VAE: 4 frames x 8 x 8 pixels become one latent cell.
+"""A small video codec with the strides of the Wan VAE: 4 frames x 8 x 8 pixels become one latent cell.
 
-The cells are projected on their leading principal components, so encoding is a matrix product and decoding its
-transpose: no state between latents, streaming for free.
+Encoding is linear: cells are projected on their leading principal components. Decoding is the transpose of that plus
+a learned correction, a latent frame at a time: no state between latents, streaming for free.
 
 Shapes: B batch, F pixel frames, N latent frames, C channels, H W pixels, h w latent cells, M cells, V values a cell.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+
+from irope.errors import WeightsError
+from irope.models.checkpoint import load_strict
+from irope.models.tiny.decoder import WIDTH, Correction
 
 TEMPORAL_STRIDE = 4
 SPATIAL_STRIDE = 8
@@ -40,18 +44,18 @@ def to_cells(video_BFCHW: Tensor) -> Tensor:
 
 
 class TinyCodec(nn.Module):
-    """Principal components of the world's cells as an encoder and decoder.
+    """Principal components of the world's cells as encoder, the same with a learned `Correction` as decoder.
 
     Buffers: ``mean`` [V], ``basis`` [C, V] with orthonormal rows, ``scale`` [C], all float32. A latent channel is its
     component divided by ``scale``, the root of its standard deviation: coarse channels stay louder than fine ones,
-    and the variance averages 1 over channels.
+    and the variance averages 1 over channels. A codec that was only fitted decodes linearly: its correction is zero.
     """
 
     mean: Tensor
     basis: Tensor
     scale: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, width: int = WIDTH) -> None:
         super().__init__()
         if not 0 < channels <= _CELL_VALUES:
             raise ValueError(f"a codec has 1 to {_CELL_VALUES} channels, got {channels}")
@@ -59,11 +63,12 @@ class TinyCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(_CELL_VALUES))
         self.register_buffer("basis", torch.eye(channels, _CELL_VALUES))
         self.register_buffer("scale", torch.ones(channels))
+        self.correction = Correction(channels, _CELL_VALUES, width).requires_grad_(False)
 
     @classmethod
-    def fit(cls, cells: Iterable[Tensor], channels: int) -> TinyCodec:
+    def fit(cls, cells: Iterable[Tensor], channels: int, width: int = WIDTH) -> TinyCodec:
         """Fit to batches of cells [M, V] (values -1..1); same cells in the same order, same codec."""
-        codec = cls(channels)
+        codec = cls(channels, width)
         total = torch.zeros(_CELL_VALUES, dtype=torch.float64)
         square = torch.zeros(_CELL_VALUES, _CELL_VALUES, dtype=torch.float64)
         count = 0
@@ -87,11 +92,35 @@ class TinyCodec(nn.Module):
         codec.scale.copy_(scale)
         return codec
 
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds of the codec: the linear part as it is, the correction in float16."""
+        state = {name: tensor.cpu().contiguous() for name, tensor in self.state_dict().items()}
+        return {name: w.half() if name.startswith("correction.") else w for name, w in state.items()}
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor], where: str) -> TinyCodec:
+        """The codec of `tensors`, all float32.
+
+        Raises:
+            WeightsError: a tensor is missing, misshapen or unknown; says which, and ``where`` it came from.
+        """
+        try:
+            channels, width = len(tensors["scale"]), len(tensors["correction.mix.bias"])
+        except (KeyError, TypeError) as error:
+            raise WeightsError(f"{where}: holds no codec with a decoder ({error})") from error
+        codec = cls(channels, width)
+        load_strict(codec, tensors, where)
+        return codec
+
     @torch.no_grad()
     def encode(self, video_BFCHW: Tensor) -> Tensor:
         """Pixels [B, 1+4(N-1), 3, H, W], float in -1..1, to float32 latents [B, N, C, h, w]."""
         cells = to_cells(video_BFCHW.float()) - self.mean
         return ((cells @ self.basis.T) / self.scale).permute(0, 1, 4, 2, 3).contiguous()
+
+    def linear(self, latents_BChw: Tensor) -> Tensor:
+        """Cells [B, h, w, V], float32, that the components alone make of latent frames [B, C, h, w]."""
+        return latents_BChw.float().permute(0, 2, 3, 1) * self.scale @ self.basis + self.mean
 
     def decoder(self) -> TinyDecoder:
         """A fresh decoding stream."""
@@ -134,9 +163,8 @@ class TinyDecoder:
         return torch.cat(frames, dim=1)
 
     def _decode_one(self, latent_BChw: Tensor) -> Tensor:
-        codec = self._codec
-        components = latent_BChw.float().permute(0, 2, 3, 1) * codec.scale
-        cells = components @ codec.basis + codec.mean
+        codec, latent = self._codec, latent_BChw.float()
+        cells = codec.linear(latent) + codec.correction(latent).permute(0, 2, 3, 1)
         cells = cells.unflatten(3, (TEMPORAL_STRIDE, SPATIAL_STRIDE, SPATIAL_STRIDE, 3))
         # [B, h, w, 4, 8, 8, 3] -> [B, 4, h, 8, w, 8, 3]
         video = cells.permute(0, 3, 1, 4, 2, 5, 6).flatten(4, 5).flatten(2, 3)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from irope.models.tiny.codec import SPATIAL_STRIDE, TEMPORAL_STRIDE, TinyCodec, pixel_frames, to_cells
+from irope.models.tiny.decoder import WIDTH
 from irope.world import SIZE, render, sample_scene, sample_staging
 
 OPEN_BACKGROUND_SHARE = 0.25
@@ -66,7 +67,7 @@ def make_batch(codec: TinyCodec, size: int, latent_frames: int, seed: int, step:
     return Batch(torch.cat(latents), torch.cat(subjects), prompts, torch.tensor(rolled))
 
 
-def fit_codec(channels: int, seed: int, clips: int) -> TinyCodec:
+def fit_codec(channels: int, seed: int, clips: int, width: int = WIDTH) -> TinyCodec:
     """The codec of the world, fitted to cells of random clips; a cell on a subject's edge counts four times."""
 
     def cells() -> Iterator[Tensor]:
@@ -78,4 +79,4 @@ def fit_codec(channels: int, seed: int, clips: int) -> TinyCodec:
             edge = (covered > 0) & (covered < 1)
             yield torch.cat([cell[edge], cell[~edge][::4]])
 
-    return TinyCodec.fit(cells(), channels)
+    return TinyCodec.fit(cells(), channels, width)

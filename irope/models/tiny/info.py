@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from irope.errors import WeightsError
 
-FORMAT = "irope-tiny-1"
+FORMAT = "irope-tiny-2"
+HEADER = "irope"
+"""The one key of the file's metadata: safetensors writes several in random order, and same weights are same bytes."""
+
 WEIGHTS = Path(__file__).parent / "weights"
 SHIPPED = "stable"
 
@@ -50,25 +54,39 @@ def weights_path(name: str = SHIPPED) -> Path:
     return path
 
 
-def read_metadata(path: Path) -> tuple[Mapping[str, str], TinyInfo]:
-    """The facts in the header of a weights file, raw and read.
+def read_metadata(path: Path) -> tuple[Mapping[str, Any], TinyInfo]:
+    """The facts in the header of a weights file: raw (format, geometry, words, info), and info read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        WeightsError: the file is damaged or not one of this model.
+        WeightsError: the file is damaged, not one of this model, or of an older version.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {path}")
     try:
         with safe_open(str(path), "np") as file:
-            metadata: dict[str, str] = file.metadata() or {}
+            header: dict[str, str] = file.metadata() or {}
     except SafetensorError as error:
         raise WeightsError(f"{path} is no readable safetensors file ({error}); is it complete?") from error
-    if (found := metadata.get("format")) != FORMAT:
-        raise WeightsError(f"{path} does not hold an embedded model (format {found!r}, not {FORMAT!r})")
+    if header.get("format") == "irope-tiny-1":
+        raise WeightsError(
+            f"{path} is of an older irope, whose codec had no trained decoder (format irope-tiny-1, not {FORMAT}); "
+            "use the packaged weights, train anew with: irope train tiny, or give it a decoder with "
+            "irope.models.tiny.train_codec.attach_decoder"
+        )
     try:
-        known = {field.name for field in fields(TinyInfo)}
-        facts = {key: value for key, value in json.loads(metadata["info"]).items() if key in known}
-        return metadata, TinyInfo(**{**facts, "sampler_steps": tuple(facts["sampler_steps"])})
-    except (KeyError, TypeError, ValueError) as error:
+        facts = json.loads(header.get(HEADER, "{}"))
+        if (found := facts.get("format")) != FORMAT:
+            raise WeightsError(f"{path} does not hold an embedded model (format {found!r}, not {FORMAT!r})")
+        return facts, to_info(facts["info"])
+    except WeightsError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its metadata is damaged ({error!r})") from error
+
+
+def to_info(facts: Mapping[str, Any]) -> TinyInfo:
+    """Read the values of a `TinyInfo` back; unknown ones are left out."""
+    known = {field.name for field in fields(TinyInfo)}
+    values = {key: value for key, value in facts.items() if key in known}
+    return TinyInfo(**{**values, "sampler_steps": tuple(values["sampler_steps"])})

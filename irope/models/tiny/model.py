@@ -15,7 +15,7 @@ from torch import Tensor
 from irope.errors import WeightsError
 from irope.models.checkpoint import load_strict
 from irope.models.tiny.codec import TinyCodec
-from irope.models.tiny.info import FORMAT, TinyInfo, read_metadata, weights_path
+from irope.models.tiny.info import FORMAT, HEADER, TinyInfo, read_metadata, weights_path
 from irope.models.tiny.net import TinyNet
 from irope.models.tiny.text import TinyTextEncoder
 from irope.transformer import CausalWanTransformer, WanConfig
@@ -32,18 +32,21 @@ class TinyModel:
 
 
 def save_tiny(path: Path, weights: Mapping[str, Tensor], codec: TinyCodec, geometry: WanConfig, info: TinyInfo) -> None:
-    """Write a model file: net weights in float16, ``codec.`` tensors in float32, facts in the metadata."""
+    """Write a model file: net weights and decoder in float16, the rest of ``codec.`` in float32, facts as metadata.
+
+    The same arguments give the same bytes.
+    """
     tensors = {name: w.detach().half().cpu().contiguous() for name, w in weights.items()}
-    tensors |= {f"codec.{name}": w.cpu().contiguous() for name, w in codec.state_dict().items()}
-    metadata = {
+    tensors |= {f"codec.{name}": w for name, w in codec.tensors().items()}
+    facts = {
         "format": FORMAT,
-        "geometry": json.dumps(asdict(geometry)),
-        "words": json.dumps(TinyTextEncoder(1, 1).words),
-        "info": json.dumps(asdict(info)),
+        "geometry": asdict(geometry),
+        "words": TinyTextEncoder(1, 1).words,
+        "info": asdict(info),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part")
-    save_file(tensors, str(part), metadata)
+    save_file(tensors, str(part), {HEADER: json.dumps(facts)})
     part.replace(path)
 
 
@@ -61,12 +64,12 @@ def load_tiny(
         WeightsError: the file is damaged or not one of this model; names the key and the shapes at fault.
     """
     path = Path(path) if path is not None else weights_path()
-    metadata, info = read_metadata(path)
+    facts, info = read_metadata(path)
     with safe_open(str(path), "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     try:
-        geometry = WanConfig.from_dict(json.loads(metadata["geometry"]))
-        words = tuple(json.loads(metadata["words"]))
+        geometry = WanConfig.from_dict(facts["geometry"])
+        words = tuple(facts["words"])
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its metadata is damaged ({error!r})") from error
     net = TinyNet(geometry)
@@ -74,7 +77,6 @@ def load_tiny(
         raise WeightsError(f"{path} was trained on another vocabulary than this version of irope")
     load_strict(net, {name: w for name, w in tensors.items() if not name.startswith("codec.")}, str(path))
     net = net.to(device, dtype).eval().requires_grad_(False)
-    codec = TinyCodec(geometry.in_dim)
     parts = {name.removeprefix("codec."): w for name, w in tensors.items() if name.startswith("codec.")}
-    load_strict(codec, parts, f"{path} (codec)")
+    codec = TinyCodec.from_tensors(parts, f"{path} (codec)")
     return TinyModel(net.wan, net.text, codec.to(device).eval(), info)

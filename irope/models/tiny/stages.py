@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Stage:
         resample_share: share of steps whose context carries the model's own faults.
         first_weight: weight of the first block in the loss.
         spread: see `irope.world.sample_staging`; a narrow one lets four sampler steps draw a sharp first frame.
+        adds: what the stage is for, in a line.
     """
 
     name: str
@@ -36,6 +38,7 @@ class Stage:
     resample_share: float = 0.0
     first_weight: float = 1.0
     spread: float = 1.0
+    adds: str = ""
 
     def __post_init__(self) -> None:
         if self.frames % BLOCK_FRAMES or self.frames < 2 * BLOCK_FRAMES or self.steps < 1 or self.batch < 1:
@@ -58,11 +61,40 @@ class Stage:
         return Window(past=past, sink=sink, near_sink=bool(rng.random() < 0.7), leak=leak)
 
 
-_SHARP = {"first_weight": 2.0, "spread": 0.35}
+_SHARP: dict[str, Any] = {"first_weight": 2.0, "spread": 0.35}
 SHIPPED_STAGES = (
-    Stage("short", 900, batch=16, frames=9),
-    Stage("full", 700, batch=8, frames=21),
-    Stage("base", 1100, batch=8, frames=21, rate_end=0.1, **_SHARP),
-    Stage("windows", 450, batch=8, frames=21, rate_start=0.5, rate_end=0.5, window_share=0.6, **_SHARP),
-    Stage("stable", 1050, 8, 21, rate_start=0.5, rate_end=0.0, window_share=0.7, resample_share=0.8, **_SHARP),
+    Stage("short", 900, batch=16, frames=9, adds="two-second clips: words, shapes and motion"),
+    Stage("full", 700, batch=8, frames=21, adds="the whole horizon of 21 latent frames; a block sees its full past"),
+    Stage(
+        "base",
+        1100,
+        batch=8,
+        frames=21,
+        rate_end=0.1,
+        adds="narrow starts, sizes and speeds, first block counted twice: sharp shapes in four sampler steps",
+        **_SHARP,
+    ),
+    Stage(
+        "windows",
+        450,
+        batch=8,
+        frames=21,
+        rate_start=0.5,
+        rate_end=0.5,
+        window_share=0.6,
+        adds="in 60 % of the steps blocks see a random window, with or without a sink",
+        **_SHARP,
+    ),
+    Stage(
+        "stable",
+        1050,
+        batch=8,
+        frames=21,
+        rate_start=0.5,
+        rate_end=0.0,
+        window_share=0.7,
+        resample_share=0.8,
+        adds="in 80 % of the steps the past carries the model's own faults: long videos hold",
+        **_SHARP,
+    ),
 )

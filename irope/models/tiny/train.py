@@ -1,4 +1,4 @@
-"""Training of the embedded model: flow matching with teacher forcing, in stages, resumable at any step.
+"""Training of the embedded model: its codec, then flow matching with teacher forcing, in stages, resumable at any step.
 
 Every random draw of a step comes from (seed, step), so a run that was stopped and resumed gives the same weights as
 one that was not, on the same machine with the same number of threads.
@@ -8,13 +8,12 @@ Shapes: B clips, N latent frames, I blocks, C latent channels, h w latent cells.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import accumulate
 from pathlib import Path
 
@@ -25,19 +24,25 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from irope.models.tiny.data import Batch, fit_codec, make_batch
+from irope.models.tiny.codec import TinyCodec
+from irope.models.tiny.data import Batch, make_batch
 from irope.models.tiny.info import TinyInfo
+from irope.models.tiny.losses import LossLog, Progress
 from irope.models.tiny.model import save_tiny
 from irope.models.tiny.muon import MuonAdam
 from irope.models.tiny.net import TINY_WAN, TinyNet, initialize
 from irope.models.tiny.stages import SHIPPED_STAGES, Stage
 from irope.models.tiny.teacher_forcing import BLOCK_FRAMES, TeacherForcing
+from irope.models.tiny.train_codec import CodecConfig, CodecProgress, DecoderConfig, full_recipe, prepare_codec
 from irope.transformer import WanConfig
 
 SAMPLER_SIGMAS = (1.0, 0.9, 0.75, 0.5)
 """Noise levels of the four sampler steps: 1000, 750, 500, 250 warped with shift 3."""
 
 SHIFT = 3.0
+
+CODEC_STAGE = "codec"
+"""Comes before all others; see `irope.models.tiny.train_codec`."""
 
 
 @contextmanager
@@ -69,19 +74,25 @@ class TrainConfig:
     subject_weight: float = 4.0
     sampler_share: float = 0.6
     codec_clips: int = 250
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
     compute: str = "bfloat16"
     device: str = "cpu"
     checkpoint_every: int = 200
     report_every: int = 25
 
     @property
+    def codec(self) -> CodecConfig:
+        return CodecConfig(self.geometry.in_dim, self.seed, self.codec_clips, self.decoder)
+
+    @property
     def steps(self) -> int:
         return sum(stage.steps for stage in self.stages)
 
     def recipe(self) -> dict[str, object]:
-        """What decides the weights, as JSON values."""
+        """What decides the weights of the net, as JSON values; the decoder has no part in them."""
         values = json.loads(json.dumps(asdict(self), default=str))
-        idle = ("out", "device", "checkpoint_every", "report_every")
+        values["stages"] = [{key: value for key, value in one.items() if key != "adds"} for one in values["stages"]]
+        idle = ("out", "device", "checkpoint_every", "report_every", "decoder")
         return {key: value for key, value in values.items() if key not in idle}
 
     def place(self, step: int) -> tuple[Stage, float]:
@@ -93,25 +104,13 @@ class TrainConfig:
         raise ValueError(f"step is {step + 1} beyond the end of the run ({self.steps} steps)")
 
 
-@dataclass(frozen=True)
-class Progress:
-    """A report on the last ``report_every`` steps: mean losses per element, and speed in latent frames a second."""
-
-    step: int
-    steps: int
-    stage: str
-    loss_first: float
-    loss_later: float
-    frames_per_second: float
-
-
 class Trainer:
     """One run: float32 master weights and their average, a copy in the compute dtype, the optimizer, the step."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, codec: TinyCodec) -> None:
         self.config = config
         self.device = torch.device(config.device)
-        self.codec = fit_codec(config.geometry.in_dim, config.seed, config.codec_clips)
+        self.codec = codec
         net = TinyNet(config.geometry)
         initialize(net, config.seed)
         self.master = {name: w.detach().clone().to(self.device) for name, w in net.named_parameters()}
@@ -225,8 +224,7 @@ class Trainer:
 
     def export(self, name: str) -> Path:
         """Write the averaged weights as a model file ``<out>/<name>.safetensors``."""
-        recipe = self.config.recipe()
-        digest = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        recipe, digest = full_recipe(self.config.recipe(), asdict(self.config.decoder))
         info = TinyInfo(name, recipe, digest, self.step)
         path = self.config.out / f"{name}.safetensors"
         save_tiny(path, self.average, self.codec, self.config.geometry, info)
@@ -248,43 +246,55 @@ class Trainer:
 
 def train(
     config: TrainConfig,
-    report: Callable[[Progress], None] | None = None,
+    report: Callable[[Progress | CodecProgress], None] = lambda progress: None,
     resume: bool = False,
     last_stage: str | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Path:
-    """Run the training to its end or that of ``last_stage``; return its weights file, ``<out>/<stage>.safetensors``.
+    """Run the training to its end or that of ``last_stage``; return its file, ``<out>/<stage>.safetensors``.
 
-    Every ``checkpoint_every`` steps the state goes to ``<out>/state.safetensors``; after each stage the averaged
-    weights go to ``<out>/<stage>.safetensors``, ready for `load_tiny`. ``stop`` is asked between steps; once it says
-    True the state is saved and KeyboardInterrupt raised.
+    `CODEC_STAGE` comes first; it begins anew when it was stopped. Then, every ``checkpoint_every`` steps, the state
+    goes to ``<out>/state.safetensors``; after each stage the averaged weights go to ``<out>/<stage>.safetensors``,
+    ready for `load_tiny`. Reports go to ``report``, those on losses also to ``<out>/losses.csv``; the first one after a
+    resume means the steps since then. ``stop`` is asked between steps; once it says True the state is saved and
+    KeyboardInterrupt raised.
 
-    Raises FileExistsError when ``out`` holds a run already and ``resume`` is False.
+    Raises:
+        FileExistsError: ``out`` holds a run already and ``resume`` is False.
+        ValueError: there is no ``last_stage``, or the run in ``out`` has other settings.
     """
-    state = config.out / "state.safetensors"
-    if state.exists() and not resume:
-        raise FileExistsError(f"{state} exists; resume it or choose another output folder")
-    trainer = Trainer(config)
+    names = [CODEC_STAGE, *(stage.name for stage in config.stages)]
+    if last_stage is not None and last_stage not in names:
+        raise ValueError(f"unknown stage {last_stage!r}; the stages are {', '.join(names)}")
+    state, codec_file = config.out / "state.safetensors", config.out / f"{CODEC_STAGE}.safetensors"
+    for found in (state, codec_file):
+        if found.exists() and not resume:
+            raise FileExistsError(f"{found} exists; resume it or choose another output folder")
+    codec = prepare_codec(codec_file, config.codec, report, stop)
+    if last_stage == CODEC_STAGE:
+        return codec_file
+    trainer = Trainer(config, codec)
     if state.exists():
         trainer.load(state)
     ends = dict(zip(accumulate(stage.steps for stage in config.stages), config.stages, strict=True))
-    losses: list[tuple[float, float]] = []
-    frames, began = 0, time.monotonic()
     final = next((stage for stage in config.stages if stage.name == last_stage), config.stages[-1])
     end = next(step for step, stage in ends.items() if stage is final)
+    log = LossLog(config.out / "losses.csv", trainer.step)
+    losses: list[tuple[float, float]] = []
+    frames, began = 0, time.monotonic()
     while trainer.step < end:
         if stop():
             trainer.save(state)
-            raise KeyboardInterrupt(f"stopped before step {trainer.step + 1}")
+            raise KeyboardInterrupt(f"stopped before step {trainer.step + 1}, all before it is saved")
         stage, _ = config.place(trainer.step)
         losses.append(trainer.advance())
         frames += stage.batch * stage.frames
         if not all(math.isfinite(value) for value in losses[-1][1:]):
             raise FloatingPointError(f"the loss is not finite at step {trainer.step}")
-        if report and trainer.step % config.report_every == 0:
+        if trainer.step % config.report_every == 0:
             first, later = np.nanmean(np.asarray(losses), axis=0)
             speed = frames / (time.monotonic() - began)
-            report(Progress(trainer.step, config.steps, stage.name, float(first), float(later), speed))
+            report(log.add(Progress(trainer.step, config.steps, stage.name, float(first), float(later), speed)))
             losses, frames, began = [], 0, time.monotonic()
         if trainer.step % config.checkpoint_every == 0 or trainer.step == end:
             trainer.save(state)
