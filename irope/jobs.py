@@ -189,16 +189,17 @@ class JobMaker:
         if (existing := system.found(scripts)) is not None:
             yield from _imports(config, system, existing, scripts, seeds)
             return
-        timelines = [_system_timeline(script, config, system) for script in scripts]
+        timed = [_system_timeline(script, config, system) for script in scripts]
         settings = {"name": system.name, "settings": vars(system), "fps": system.rate(), "size": list(system.picture())}
         digest = self._once("digest", [system], lambda: dict(system.digest(place)))
         file = FileOptions(scale=1, lossless=False, subtitles=Choice(config, "video.file.subtitles").flag())
         for seed in seeds if seeds is not None else (Choice(config, "video.seed").integer(0),):
-            for script, timeline in zip(scripts, timelines, strict=True):
+            for script, (seconds, timeline) in zip(scripts, timed, strict=True):
                 record = {
                     "version": RECORD,
                     "model": {"name": system.model_name, "weights": digest},
                     "system": settings,
+                    "seconds": seconds,
                     "timeline": timeline.canonical(),
                     "seed": seed,
                     "file": self._file_part(file, timeline).value,
@@ -262,8 +263,8 @@ def _seeded(config: Settings, seed: int) -> Settings:
     return config if seed == video["seed"] else {**config, "seed": seed, "video": {**video, "seed": seed}}
 
 
-def _system_timeline(script: PromptScript, config: Settings, system: System) -> Timeline:
-    """A script in frames of a system. ImpossibleError if it cannot make such a video."""
+def _system_timeline(script: PromptScript, config: Settings, system: System) -> tuple[float, Timeline]:
+    """Seconds of a script, and its frames under a system. ImpossibleError if it cannot make such a video."""
     if config["video"]["latents"] is not None:
         raise UserError(
             f"video.latents={config['video']['latents']}: {system.name} has no latent frames; give duration"
@@ -273,9 +274,10 @@ def _system_timeline(script: PromptScript, config: Settings, system: System) -> 
             f"{system.name} takes one prompt a video, and the script {script.id!r} has {len(script.segments)}"
         )
     timeline = timeline_of(script, config, system.clock(), max(1, system.frames(system.native_seconds)))
-    kept = system.plan(timeline.blocks / system.rate()).frames_kept
+    seconds = timeline.blocks / system.rate()
+    kept = system.plan(seconds).frames_kept
     last = replace(timeline.segments[-1], stop_block=kept)
-    return replace(timeline, blocks=kept, segments=(*timeline.segments[:-1], last))
+    return seconds, replace(timeline, blocks=kept, segments=(*timeline.segments[:-1], last))
 
 
 def _imports(

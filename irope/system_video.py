@@ -50,7 +50,7 @@ def make_system_video(
     clock = job.timeline.clock
     request = Request(
         shots=tuple(Shot(s.prompt, s.start_block, s.stop_block, s.cut) for s in job.timeline.segments),
-        seconds=job.timeline.blocks / clock.fps,
+        seconds=job.record["seconds"],
         frames=job.timeline.blocks,
         seed=job.seed,
         work=own,
