@@ -32,8 +32,8 @@ WATCHED = "IROPE_WATCHED"
 """Set for the program: its standard input ends when we are gone, however that happened, and then it is to end too."""
 
 _LONGEST_LINE = 1 << 20
-_TICK = 0.2
-_WAITS = 10  # for the end of the output of a program that has ended, should something outside its group keep it open
+_TICK = 0.5
+_WAITS = 5  # for the end of the output of a program that has ended, should something outside its group keep it open
 _LAST_WORDS = 400
 _TAIL_BYTES = 1 << 18
 
@@ -113,7 +113,7 @@ class Program:
         while not (ended and self._exited()) and waits < _WAITS:
             line: bytes | None = b""
             with suppress(queue.Empty):
-                line = self._lines.get(timeout=_TICK)
+                line = self._lines.get(timeout=0.1 if ended else _TICK)
             if line:
                 heard = monotonic()
                 if (message := self._message(line)) is not None:
