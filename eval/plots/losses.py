@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from eval.plots.colours import GREY, INK, LINES, RULE
+from eval.plots.colours import GREY, INK, LINES, RULE, Style
 from eval.plots.plot import Key, NoPlotError, Plot, finish, panels
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def losses(paths: Sequence[Path], *, name: str = "losses") -> Plot:
     figure, axes = panels(len(_PANELS), size=(4.6, 2.9))
     keys = []
     for number, (run, rows) in enumerate(runs.items()):
-        look: dict[str, Any] = {"color": _COLOURS[number % len(_COLOURS)], "linestyle": (0, LINES[number % len(LINES)] or (1, 0))}
+        look = Style(_COLOURS[number % len(_COLOURS)], "", LINES[number % len(LINES)]).line
         keys.append(Key(f"{run}: {rows['step'].iloc[-1]} steps, {rows['minutes'].iloc[-1]:.0f} min", look))
         for axis, column in zip(axes, _PANELS, strict=True):
             axis.plot(rows["step"], rows[column], linewidth=1.2, alpha=0.85, **look)
