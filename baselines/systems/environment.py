@@ -69,7 +69,8 @@ class Project:
         for name, what in (("python", "the Python of that environment"), ("repo", f"your checkout of {self.url}")):
             if not values.get(name):
                 raise UserError(
-                    f"{self.label} runs in an environment of its own: set {key}.{name} to {what} (docs/systems-subprocess.md)"
+                    f"{self.label} runs in an environment of its own: set {key}.{name} to {what}; "
+                    "see docs/systems-subprocess.md"
                 )
         # Not resolved: the Python of an environment is a link, and knows by its place where the packages are.
         python, repo = Path(values["python"]).expanduser().absolute(), Path(values["repo"]).expanduser().resolve()
