@@ -177,17 +177,26 @@ class JobMaker:
     def timelines(self, config: Settings) -> list[Timeline]:
         """The timelines of the videos of one seed, several times cheaper than `jobs` and with the same checks."""
         if system_of(config["video"]["method"]):
-            return [job.timeline for job in self._system_jobs(config, [config["video"]["seed"]])]
+            jobs = self._system_jobs(config, [config["video"]["seed"]], any_seed=True)
+            return list({job.script.id: job.timeline for job in jobs}.values())
         return [timeline for _, timeline, _, _ in self._parts(config)[-1]]
 
-    def _system_jobs(self, config: Settings, seeds: Sequence[int] | None) -> Iterator[VideoJob]:
-        """The videos of a system: those it finds, or one of each prompt and seed."""
+    def _system_jobs(self, config: Settings, seeds: Sequence[int] | None, any_seed: bool = False) -> Iterator[VideoJob]:
+        """The videos of a system: one of each prompt and seed, or those it finds, with ``any_seed`` of all seeds."""
         video = config["video"]
         system = self._once("system", [video["method"]], lambda: make_system(video["method"]["system"]))
         place = place_from(config["sys"], system.name)
         scripts = self._once("scripts", [video["prompts"]], lambda: scripts_from(config), str(video["prompt"]))
         if (existing := system.found(scripts)) is not None:
-            yield from _imports(config, system, existing, scripts, seeds)
+            if seeds is not None:  # an experiment asks for its prompts and seeds only
+                asked = {script.id for script in scripts}
+                every = len(existing)
+                existing = [f for f in existing if f.script.id in asked and (any_seed or f.seed in seeds)]
+                if not existing:
+                    raise ImpossibleError(
+                        f"{system.model_name}: none of its {every} videos is of these prompts and seeds"
+                    )
+            yield from (_import(config, system, found) for found in existing)
             return
         timed = [_system_timeline(script, config, system) for script in scripts]
         settings = {"name": system.name, "settings": vars(system), "fps": system.rate(), "size": list(system.picture())}
@@ -280,30 +289,19 @@ def _system_timeline(script: PromptScript, config: Settings, system: System) -> 
     return seconds, replace(timeline, blocks=kept, segments=(*timeline.segments[:-1], last))
 
 
-def _imports(
-    config: Settings,
-    system: System,
-    existing: Sequence[Found],
-    scripts: Sequence[PromptScript],
-    seeds: Sequence[int] | None,
-) -> Iterator[VideoJob]:
-    """All videos that a system finds; with ``seeds``, as an experiment asks, those of its prompts and seeds."""
-    asked = {script.id for script in scripts}
-    for found in existing:
-        if seeds is not None and (found.seed not in seeds or found.script.id not in asked):
-            continue
-        segments = tuple(TimedSegment(shot.start, shot.stop, shot.prompt, shot.cut) for shot in found.shots)
-        timeline = Timeline(found.frames, segments, clock=Clock(fps=max(1, round(found.fps)), block=1, stride=1))
-        settings = {"name": system.name, "fps": found.fps, "size": list(found.size)}
-        record = {
-            "version": RECORD,
-            "model": {"name": system.model_name, "weights": None},
-            "system": settings | {"found": dict(found.record)},
-            "timeline": timeline.canonical(),
-            "seed": found.seed,
-        }
-        file = FileOptions(scale=1, lossless=False, subtitles=False)
-        yield _system_job(config, system, found.script, timeline, found.seed, file, record)._replace(found=found)
+def _import(config: Settings, system: System, found: Found) -> VideoJob:
+    """A video that exists already."""
+    segments = tuple(TimedSegment(shot.start, shot.stop, shot.prompt, shot.cut) for shot in found.shots)
+    timeline = Timeline(found.frames, segments, clock=Clock(fps=max(1, round(found.fps)), block=1, stride=1))
+    record = {
+        "version": RECORD,
+        "model": {"name": system.model_name, "weights": None},
+        "system": {"name": system.name, "fps": found.fps, "size": list(found.size), "found": dict(found.record)},
+        "timeline": timeline.canonical(),
+        "seed": found.seed,
+    }
+    file = FileOptions(scale=1, lossless=False, subtitles=False)
+    return _system_job(config, system, found.script, timeline, found.seed, file, record)._replace(found=found)
 
 
 def _system_job(

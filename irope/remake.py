@@ -67,18 +67,23 @@ def remake(stem: Path, folder: Path) -> Remade:
     facts = _facts(stem.with_name(stem.name + ".json"))
     config = patched(facts["config"], "sys.out", str(folder))
     job = _job(config, facts)
-    generator = load_generator(config)
+    generator = load_generator(config) if job.system is None else None
     made = generate(job, generator)
     first, problem = _compare(stem, facts, job)
     return Remade(
         stem,
-        facts["frames_sha256_chain"],
-        made["frames_sha256_chain"],
+        _chain(facts),
+        _chain(made),
         made["pixel_frames"],
         first,
         problem,
         _differences(facts.get("environment", {}), made["environment"]),
     )
+
+
+def _chain(facts: dict[str, Any]) -> str:
+    """The hash chain of the frames; of an imported video, whose frames nobody made here, the digest of its file."""
+    return str(facts["frames_sha256_chain"] or facts["imported"]["sha256"])
 
 
 def _facts(path: Path) -> dict[str, Any]:

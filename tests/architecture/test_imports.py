@@ -80,23 +80,8 @@ def test_a_policy_imports_the_interface_only(module):
 @pytest.mark.parametrize("module", sorted(name for name in MODULES if under(name, "baselines.systems")))
 def test_a_system_knows_its_contract_and_not_who_runs_it(module):
     """Nothing of the engine: no job, no policy, no roll-out; what is shared is text, weights, codec and files."""
-    allowed = (
-        "irope.systems",
-        "irope.errors",
-        "irope.digests",
-        "irope.identity",
-        "irope.provenance",
-        "irope.script",
-        "irope.settings",
-    )
-    allowed += (
-        "irope.settings",
-        "irope.timeline",
-        "irope.video",
-        "irope.models.wan",
-        "irope.rollout",
-        "baselines.systems",
-    )
+    core = ("digests", "errors", "identity", "manifest", "provenance", "script", "settings", "systems", "timeline")
+    allowed = ("baselines.systems", *(f"irope.{name}" for name in (*core, "rollout", "video", "models.wan")))
     ours = {name for name in imports(module) if under(name, "irope", "eval", "baselines")}
     assert not {name for name in ours if not under(name, *allowed)}
 
