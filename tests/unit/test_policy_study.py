@@ -96,7 +96,7 @@ def test_the_study_covers_what_was_asked_for() -> None:
     cuts = [c for c in found if c.part == "cut"]
     assert len(cuts) == 2 + 4 * 5 - 2  # target last2: Δ 1 is refused, Δ 6 is the block's own place
     assert max(c.blocks for c in found if c.part == "windows") == 320
-    assert max(c.blocks for c in listed("paper", "base") if c.part == "windows") == 80
+    assert max(c.blocks for c in listed("paper", "base") if c.part == "windows") == 54
     assert any("Δ=1" in line for line in cells(settings("paper"), "base", CLOCK, 21)[1])
 
 
