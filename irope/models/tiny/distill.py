@@ -144,7 +144,7 @@ class Distiller:
     def advance(self) -> tuple[float, float]:
         """One step; returns the fake score's loss and the gap (NaN where the student did not move)."""
         config, stage = self.config, self.config.stage
-        rng = np.random.default_rng([config.seed, self.step, 1 << 21])
+        rng = np.random.default_rng([config.seed, self.step, 1 << 23])
         generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         prompts = draw_prompts(rng, stage.batch)
         window = replace(stage.draw_window(rng), leak=False)  # nothing is flushed within a clip
