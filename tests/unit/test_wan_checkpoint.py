@@ -147,7 +147,6 @@ def test_one_source_tensor_exists_at_a_time(name, tmp_path, state, empty):
     seen: list[Any] = []
 
     def watched(key: str) -> Tensor:
-        gc.collect()
         alive.append(sum(reference() is not None for reference in seen))
         tensor = weights.read(key)
         seen.append(weakref.ref(tensor))

@@ -116,7 +116,7 @@ def test_a_small_generator_is_refused_as_the_1_3b_model(published, tmp_path):
     with pytest.raises(
         WeightsError, match=r"'patch_embedding\.weight' has shape \[48, 16, 1, 2, 2\], this model needs"
     ):
-        load_generator(load([*overrides, "sys.device=cpu", PROMPT]))
+        load_generator(load([*overrides, "sys.device=cpu", "method=rolling_w6", PROMPT]))
 
 
 def test_a_geometry_that_cannot_be(given, tmp_path):

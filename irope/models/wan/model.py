@@ -57,7 +57,9 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
             )
         return text_BTE.to(device)
 
-    texts.prepare([segment.prompt for script in scripts_from(config) for segment in script.segments])
+    prompts = [segment.prompt for script in scripts_from(config) for segment in script.segments]
+    texts.prepare(prompts)
+    encode_text(prompts[0])  # does the text encoder fit the generator
     texts.release()
     tiling = Choice(config, "video.model.vae_tiling").flag()
     codec = load_vae(files.vae, device, dtype, tiling=tiling, latents_per_call=1)
