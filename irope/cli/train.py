@@ -106,7 +106,7 @@ def _line(progress: Progress | CodecProgress | DistillProgress, minutes: float) 
 
     place = f"step {progress.step}/{progress.steps}  "
     if isinstance(progress, CodecProgress):
-        return f"{place}codec    {progress.psnr:.2f} dB of training clips  {minutes:.1f} min"
+        return f"{place}codec    {progress.psnr:.2f} dB of training clips with noise  {minutes:.1f} min"
     if isinstance(progress, Progress):
         losses = f"{progress.stage:<8} loss {progress.loss_first:.3f} (first block) {progress.loss_later:.3f} (later)"
     else:

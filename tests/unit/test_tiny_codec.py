@@ -137,7 +137,7 @@ def test_a_codec_file_is_used_again_and_never_for_another_recipe(
     found = prepare_codec(path, MICRO)
     assert all(torch.equal(tensor, found.state_dict()[name]) for name, tensor in made.state_dict().items())
     with pytest.raises(ValueError, match="other settings: decoder"):
-        prepare_codec(path, replace(MICRO, decoder=replace(MICRO.decoder, noise=0.2)))
+        prepare_codec(path, replace(MICRO, decoder=replace(MICRO.decoder, noise=0.3)))
     save_file({"x": torch.zeros(1)}, str(path))
     with pytest.raises(ValueError, match="holds no codec"):
         prepare_codec(path, MICRO)

@@ -1,4 +1,4 @@
-"""What the linear codec cannot draw, added by a small convolutional net: edges that run between its components.
+"""What the linear codec misses, added by a small convolutional net: edges finer than its components, smooth seams.
 
 Shapes: B latent frames, C latent channels, V values a cell, h w latent cells.
 """

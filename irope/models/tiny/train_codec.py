@@ -41,7 +41,8 @@ class DecoderConfig:
         width: channels of its layers.
         steps, clips, frames: optimizer steps, clips a step, latent frames a clip.
         rate: the learning rate after ``warmup`` steps; it falls to 0 over the run.
-        noise: latents are blurred by up to so much, so that the correction bears the errors of generated ones.
+        noise: latents carry noise of up to this deviation, which the correction learns to take out: generated latents
+            have errors of their own, and the seams of cells would show in a plain background.
         weight_decay: of AdamW.
     """
 
@@ -51,7 +52,7 @@ class DecoderConfig:
     frames: int = 5
     rate: float = 6e-3
     warmup: int = 50
-    noise: float = 0.1
+    noise: float = 0.2
     weight_decay: float = 1e-4
 
 
@@ -67,7 +68,7 @@ class CodecConfig:
 
 @dataclass(frozen=True)
 class CodecProgress:
-    """A report on the last steps: what clips lose in the codec, in decibels."""
+    """A report on the last steps: what noisy latents of clips decode to, in decibels (PSNR)."""
 
     step: int
     steps: int
@@ -111,14 +112,15 @@ def train_codec(
 
 @torch.no_grad()
 def _batch(codec: TinyCodec, settings: DecoderConfig, seed: int, step: int) -> tuple[Tensor, Tensor]:
-    """Blurred latents [B, C, h, w] and what the linear decode of the true ones misses [B, V, h, w], B latent frames."""
+    """Noisy latents [B, C, h, w] and what their linear decode misses of the true cells, [B, V, h, w]."""
     generators = [np.random.default_rng([seed, step, clip, _CLIPS]) for clip in range(settings.clips)]
     video = torch.cat([_clip(rng, settings.frames) for rng in generators])
     latents = codec.encode(video).flatten(0, 1)
-    missed = to_cells(video).flatten(0, 1) - codec.linear(latents)
     generator = torch.Generator().manual_seed(int(generators[0].integers(2**62)))
     level = settings.noise * torch.rand(len(latents), 1, 1, 1, generator=generator)
-    return latents + level * torch.randn(latents.shape, generator=generator), missed.permute(0, 3, 1, 2)
+    noisy = latents + level * torch.randn(latents.shape, generator=generator)
+    missed = to_cells(video).flatten(0, 1) - codec.linear(noisy)
+    return noisy, missed.permute(0, 3, 1, 2)
 
 
 def _clip(rng: np.random.Generator, latent_frames: int) -> Tensor:
