@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from eval.frame import ordered_metrics
+from eval.frame import ordered_metrics, with_systems
 from eval.paired import Comparison, compare
 from eval.stats import Interval
 from eval.table import better, caption, is_rate, samples_of, summarise, with_overall
@@ -70,7 +70,7 @@ def comparisons(frame: pd.DataFrame, a: str, b: str, seed: int = 0, *, strict: b
     for name in (a, b):
         if strict and name not in known:
             raise UserError(f"no scores of method {name!r}{hint(name, known)}")
-    frame = with_overall(frame[frame["method"].isin([a, b])])
+    frame = with_overall(with_systems(frame[frame["method"].isin([a, b])]))
     groups = []
     for (protocol, model, length), at in frame.groupby(["protocol", "model", "length"], sort=False):
         of_a, of_b = at[at["method"] == a], at[at["method"] == b]

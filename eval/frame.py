@@ -26,7 +26,14 @@ COLUMNS = (
     "terms",
     "clips",
     "skipped",
+    "fps",
+    "picture",
+    "system",
 )
+
+
+SYSTEMS = "other systems"
+"""Model of a table that holds no video of a model of ours."""
 
 
 class MixedError(UserError, ValueError):
@@ -36,7 +43,8 @@ class MixedError(UserError, ValueError):
 def load_frame(folder: Path) -> pd.DataFrame:
     """Read every score file below ``folder``: columns `COLUMNS`, value NaN where a scorer was skipped.
 
-    ``length`` is the length of the scored window as tables show it, for example ``5 s``.
+    ``length`` is the length of the scored window as tables show it, for example ``5 s``; ``picture`` the size of a
+    frame, ``system`` whether a system of its own made the video.
 
     Raises:
         UserError: there are none. ScoreFileError: one is broken.
@@ -68,6 +76,22 @@ def checked_frame(rows: Sequence[dict[str, Any]], records: Mapping[str, Any], mo
     return frame
 
 
+def with_systems(frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the videos of other systems beside those of every model that is compared with the like.
+
+    ``model`` of a system's row becomes the model's it stands beside; without any, several systems stand together
+    under the name `SYSTEMS`. The embedded model lives in a world of its own: nothing stands beside it.
+    """
+    if "system" not in frame or not (ours := frame["system"].fillna(False).astype(bool)).any():
+        return frame
+    others, own = frame[ours], frame[~ours]
+    models = [model for model in dict.fromkeys(own["model"]) if str(model).startswith("wan")]
+    if not models and others["model"].nunique() == 1:
+        return frame
+    beside = [others.assign(model=model) for model in models or [SYSTEMS]]
+    return pd.concat([own, *beside], ignore_index=True)
+
+
 def length_name(seconds: float) -> str:
     """``5 s`` for 5.06 s: videos of whole blocks are a few frames longer than their nominal duration."""
     return f"{seconds:.0f} s" if seconds >= 3 else f"{seconds:.1f} s"
@@ -94,6 +118,9 @@ def rows_of(content: dict[str, Any]) -> Iterator[dict[str, Any]]:
                 "clips": found.get("extra", {}).get("clips", 1),
                 "skipped": found.get("skipped"),
                 "made": found.get("made") if "value" in found else None,
+                "fps": video["fps"],
+                "picture": f"{video['width']}x{video['height']}" if "width" in video else None,
+                "system": bool((video.get("record") or {}).get("system")),
             }
 
 

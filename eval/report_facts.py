@@ -121,6 +121,8 @@ def costs(results: Results) -> list[dict[str, Any]]:
     """A line a cell and device: n, the median seconds a frame, the largest KV bytes."""
     lines = []
     for (label, device), of in results.costs.groupby(["method", "device"], sort=False):
-        line = {"label": label, "device": device, "n": len(of), "kv_bytes": int(of["kv_bytes"].max())}
-        lines.append(line | {"seconds_per_frame": float(np.median(of["seconds_per_frame"]))})
+        line = {"label": label, "device": device, "n": len(of)}
+        bytes_, seconds = of["kv_bytes"].max(), of["seconds_per_frame"].median()
+        line |= {"kv_bytes": None if np.isnan(bytes_) else int(bytes_)}
+        lines.append(line | {"seconds_per_frame": None if np.isnan(seconds) else float(seconds)})
     return lines

@@ -56,6 +56,7 @@ class CellFiles:
         seconds: nominal durations that are scored, each a window from the start; empty for videos that are as long as
             their script, which are scored whole.
         config: the whole resolved configuration.
+        system: name of the system that made the videos; empty for the model of the experiment.
     """
 
     label: str
@@ -64,6 +65,7 @@ class CellFiles:
     seconds: tuple[float, ...]
     config: Mapping[str, Any]
     videos: tuple[VideoFiles, ...]
+    system: str = ""
 
 
 @dataclass(frozen=True)
@@ -169,11 +171,16 @@ class Results:
                     "prompt": video.prompt,
                     "seed": video.seed,
                     "latents": facts["latents"],
-                    "seconds_per_frame": cost["seconds_total"] / facts["pixel_frames"],
-                    "kv_bytes": cost["kv_page_bytes"],
-                    "kv_peak_bytes": cost["kv_peak_bytes"],
+                    "seconds_per_frame": _number(cost["seconds_total"]) / facts["pixel_frames"],
+                    "kv_bytes": _number(cost["kv_page_bytes"]),
+                    "kv_peak_bytes": _number(cost["kv_peak_bytes"]),
                     "device": facts["environment"]["device"].get("name", ""),
                 }
+
+
+def _number(value: float | None) -> float:
+    """NaN for what is not known: other systems have no cache of ours, and an imported video took nobody's time here."""
+    return float("nan") if value is None else value
 
 
 def _sidecar(path: Path) -> dict[str, Any] | None:

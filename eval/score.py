@@ -141,8 +141,7 @@ class ScoredCheck:
         video = found["video"]
         facts = VideoFacts(video["name"], video["frames"], video["fps"], video["height"], video["width"], ())
         keys = _keys(self._made, video["source"], self.plan)
-        generated = video.get("record") is not None
-        for window in windows_of(facts, generated, self.plan.windows)[0]:
+        for window in windows_of(facts, in_blocks(video.get("record")), self.plan.windows)[0]:
             scores = found["windows"].get(window_name(window.start, window.stop), {}).get("scores", {})
             if any(scores.get(name, {}).get("key") != key for name, key in keys.items()):
                 return False
@@ -166,24 +165,30 @@ def _needs(scorer: AnyScorer) -> Sequence[str]:
 def cut_windows(facts: VideoFacts, video: Video, seconds: Sequence[float], outcome: Outcome) -> list[Take]:
     """Takes of the wanted windows; the whole video without any. A window longer than the video is left out, and said.
 
-    A window of a generated video has the frames that a video of that duration would have: 81 for 5 s at 16 fps.
+    A window of a video of ours has the frames that a video of that duration would have: 81 for 5 s at 16 fps. Those of
+    other systems are cut to the nearest frame: 120 for 5 s at 24 fps.
     """
-    takes, too_long = windows_of(facts, video.generated, seconds)
+    takes, too_long = windows_of(facts, in_blocks(video.record), seconds)
     outcome.notes += [f"no window of {s:g} s: the video has {facts.frames / facts.fps:.2f} s" for s in too_long]
     return takes
 
 
-def windows_of(facts: VideoFacts, generated: bool, seconds: Sequence[float]) -> tuple[list[Take], list[float]]:
+def in_blocks(record: Mapping[str, Any] | None) -> bool:
+    """Whether a video is of a generator of ours, whose lengths are whole blocks."""
+    return record is not None and "system" not in record
+
+
+def windows_of(facts: VideoFacts, blocks: bool, seconds: Sequence[float]) -> tuple[list[Take], list[float]]:
     """Takes of the wanted windows, the whole video without any; and the windows that are longer than the video."""
     if not seconds:
         return [Take(facts, 0, facts.frames)], []
-    stops = {wanted: _frames(wanted, facts.fps, generated) for wanted in seconds}
+    stops = {wanted: _frames(wanted, facts.fps, blocks) for wanted in seconds}
     takes = [Take(facts, 0, stop) for stop in stops.values() if stop <= facts.frames]
     return takes, [wanted for wanted, stop in stops.items() if stop > facts.frames]
 
 
-def _frames(seconds: float, fps: float, generated: bool) -> int:
-    if generated and float(fps).is_integer():
+def _frames(seconds: float, fps: float, blocks: bool) -> int:
+    if blocks and float(fps).is_integer():
         clock = Clock(fps=int(fps))
         return clock.pixels(clock.latents(seconds))
     return max(1, math.floor(seconds * fps + 0.5))

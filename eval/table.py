@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 
 from eval.companions import WON_BY_STILLNESS, companion_of
-from eval.frame import ordered_metrics, title
+from eval.frame import SYSTEMS, ordered_metrics, title, with_systems
 from eval.overall import QUALITY, STILL, combined
 from eval.paired import Comparison
 from eval.registry import scorers
 from eval.stats import FEWEST, Interval, mean_interval, rate_interval
+from eval.table_makers import makers_notes
 
 if TYPE_CHECKING:
     from eval.table_published import Published
@@ -113,6 +114,8 @@ def heading(metric: str, short: Mapping[str, str] | None = None) -> str:
 
 def caption(protocol: str, model: str) -> str:
     """What a table holds; scores of one model are never shown as if they were another's."""
+    if model == SYSTEMS:
+        return f"protocol {protocol}, videos of {model}"
     return f"protocol {protocol}, " + (f"videos of the model {model}" if model else "videos of unknown origin")
 
 
@@ -123,9 +126,12 @@ def _shortest_first(length: str) -> float:
 
 
 def tables(frame: pd.DataFrame, aggregate: Aggregate = "stock", seed: int = 0) -> list[Table]:
-    """One table for each protocol and model in the frame; scores of two protocols never share a column."""
+    """One table for each protocol and model in the frame; scores of two protocols never share a column.
+
+    Other systems stand beside every model but the embedded one.
+    """
     found = []
-    for (protocol, model), group in frame.groupby(["protocol", "model"], sort=True):
+    for (protocol, model), group in with_systems(frame).groupby(["protocol", "model"], sort=True):
         lengths = sorted(group["length"].unique(), key=_shortest_first)
         at = {length: sorted(group[group["length"] == length]["method"].unique()) for length in lengths}
         rows = [Row(length, method, method) for length in lengths for method in at[length]]
@@ -155,6 +161,7 @@ def filled(table: Table, frame: pd.DataFrame, columns: Sequence[str] = (), seed:
     notes = [f"{names}: skipped, because {why}" for why, names in _reasons(frame, gone, order)]
     notes += [f"{names}: not of every video; {why}" for why, names in _reasons(frame, shown, order)]
     notes += _stillness(shown, there)
+    notes += makers_notes(frame)
     marked, uneven = _with_best(rows, shown, groups)
     if any(0 < row.cells[m].interval.clusters < FEWEST for row in rows for m in shown if m in row.cells):
         notes.append(f"below {FEWEST} prompts there is no interval and none is called best")

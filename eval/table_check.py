@@ -13,15 +13,23 @@ from irope.identity import near_miss
 def refuse_mixed(results: Results) -> None:
     """See that all scores of an experiment are of one model, protocol and version; what is an axis may differ.
 
+    Other systems are models of their own; they may stand beside the 1.3B model, never beside the embedded one.
+
     Settings, weights and precision of the scorers are compared by ``results.frame``.
 
     Raises:
         MixedError: naming two videos, the fields that differ, and what to do.
     """
-    first: tuple[str, dict[str, Any]] | None = None
-    for _, video, content in results.score_files():
+    first: dict[str, tuple[str, dict[str, Any]]] = {}
+    systems = [cell.label for cell in results.cells if cell.system]
+    if systems and len(systems) < len(results.cells) and not results.model.startswith("wan"):
+        raise MixedError(
+            f"{', '.join(systems)}: scores of other systems never stand beside those of the embedded model; "
+            "leave one of the two out: irope table -m method=..."
+        )
+    for cell, video, content in results.score_files():
         name, made = str(content["video"]["name"]), _made(content)
-        wanted = {"score.protocol.name": results.protocol, "video.model": results.model}
+        wanted = {"score.protocol.name": results.protocol, "video.model": cell.system or results.model}
         there = {"score.protocol.name": made["score.protocol.name"], "video.model": made["video.model"]}
         for field, value in wanted.items():
             if there[field] != value:
@@ -29,14 +37,15 @@ def refuse_mixed(results: Results) -> None:
                     f"{video.scores}: {field} is {there[field]!r}, the experiment's is {value!r}: "
                     f"make and score that video again: {video.command}"
                 )
-        if first is None:
-            first = name, made
+        if cell.system not in first:
+            first[cell.system] = name, made
             continue
-        differ = [field for field in near_miss(first[1], made) if field.rpartition(".")[2] not in results.axes]
+        other, older = first[cell.system]
+        differ = [field for field in near_miss(older, made) if field.rpartition(".")[2] not in results.axes]
         if differ:
-            old, new = (_values(of, differ[0]) for of in (first[1], made))
+            old, new = (_values(of, differ[0]) for of in (older, made))
             raise MixedError(
-                f"{first[0]} and {name} differ in {', '.join(differ)} ({old} and {new}): they never share a table; "
+                f"{other} and {name} differ in {', '.join(differ)} ({old} and {new}): they never share a table; "
                 f"make the older ones again: {results.command}"
             )
 

@@ -154,8 +154,9 @@ def _cell(
     costs = results.costs[results.costs["method"] == cell.label]
     summary["videos"] = len(costs)
     summary["videos missing"] = missing
-    if len(costs):
+    if costs["seconds_per_frame"].notna().any():
         summary["seconds per frame (median)"] = float(costs["seconds_per_frame"].median())
+    if costs["kv_bytes"].notna().any():
         summary["KV bytes"] = int(costs["kv_bytes"].max())
     grid, notes = _videos(cell, scores, most)
     return Content(

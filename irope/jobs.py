@@ -101,8 +101,13 @@ class VideoJob(NamedTuple):
 
     @property
     def own_config(self) -> Settings:
-        """The configuration of this video alone, for its sidecar: of the prompts only its own script, written out."""
-        video = self.config["video"]
+        """The configuration of this video alone, for its sidecar: of the prompts only its own script, written out, and
+
+        no model where a system makes it.
+        """
+        video = dict(self.config["video"])
+        if self.system is not None:
+            video["model"] = None
         prompts = dict.fromkeys(video["prompts"]) | {
             "name": video["prompts"]["name"],
             "scripts": [self.script.canonical()],

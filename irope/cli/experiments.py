@@ -75,22 +75,25 @@ def results(experiment: Experiment, arguments: Sequence[str]) -> Results:
     """The places of all videos and scores of an experiment, whether they are there or not."""
     from eval.results import CellFiles, Results, VideoFiles
 
-    cells, model = [], ""
+    cells, model, others = [], "", list[str]()
     for cell in experiment.cells:
         videos = []
         for job in experiment.jobs(cell):
-            model = str(job.record["model"]["name"])
+            system = job.model if job.system else ""
+            model = model if system else job.model
             command = again(cell, job)
             videos.append(VideoFiles(job.script.id, job.seed, job.video, scores_of(cell.config, job), command))
         if videos:  # a method that cannot make such videos has none
-            cells.append(CellFiles(cell.label, cell.method, cell.axes, cell.seconds, cell.config, tuple(videos)))
+            others += [system] if system else []
+            files = (cell.label, cell.method, cell.axes, cell.seconds, cell.config, tuple(videos), system)
+            cells.append(CellFiles(*files))
     return Results(
         name=experiment.name,
         description=experiment.description,
         tier=experiment.tier,
         axes=experiment.axes,
         protocol=str(experiment.config["score"]["protocol"]["name"]),
-        model=model,
+        model=model or ", ".join(dict.fromkeys(others)),
         published=experiment.published,
         command=command_of("run", arguments),
         cells=tuple(cells),
