@@ -18,6 +18,9 @@ from irope.provenance import write_atomic, write_json_atomic
 if TYPE_CHECKING:
     from eval.plots.plot import Plot
 
+ENOUGH = 64
+"""Prompts below which verdicts are called preliminary."""
+
 NOT_THE_LARGE_MODEL = (
     "Every number here is of the **embedded model** (64 x 64 pixels, a few million parameters), never of the 1.3B "
     "model; what shows or does not show here says how these cache policies act on a small causal generator."
@@ -75,6 +78,7 @@ def _facts(study: Study, command: str) -> dict[str, Any]:
         "checkpoints": {cell.checkpoint: cell.data["weights"] for cell in study.cells},
         "seed": first["seed"],
         "cells": len(study.cells),
+        "prompts": max(len(cell.data["prompts"]) for cell in study.cells),
         "cpu_seconds": {name: round(seconds, 1) for name, seconds in spent.items()},
         "environment": first.get("environment", {}),
     }
@@ -96,6 +100,8 @@ def markdown(
         "Rules fixed beforehand: all conditions hold: shows; some: shows in part; none: does not show. p-values are of "
         "paired sign-flip tests, Holm-corrected within a condition."
     )
+    if facts["prompts"] < ENOUGH:
+        rules += f" **On {facts['prompts']} prompts every verdict is preliminary: judge on {ENOUGH} or more.**"
     title = "# The policy study of the embedded model"
     lines = [
         *(line for text in (title, NOT_THE_LARGE_MODEL, about, "## Claims", rules) for line in (text, "")),

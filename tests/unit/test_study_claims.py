@@ -59,6 +59,7 @@ FALLS = {0.0: 0.95, 5.0: 0.5, 15.0: 0.4}
         (GOOD, GOOD, "shows in part"),  # nothing breaks
         (FALLS, {0.0: 0.95, 5.0: 0.9, 15.0: 0.7}, "shows in part"),  # the other is not stable
         (GOOD, FALLS, "does not show"),
+        ({0.0: 0.95, 5.0: 0.9, 15.0: 0.88}, GOOD, "shows in part"),  # significantly worse, but not broken
     ],
 )
 def test_claim_1_goes_both_ways(absolute: dict[float, float], relative: dict[float, float], expected: str) -> None:
@@ -104,6 +105,7 @@ def cut(way: str, change: float, delta: int | None = None, seed: int = 0) -> Rea
     [
         ((0.01, 0.02, 0.03, 0.06, 0.09), "shows"),
         ((0.01, 0.05, 0.03, 0.07, 0.02), "shows in part"),  # a change, but not one that grows
+        ((0.01, 0.02, 0.05, 0.03, 0.09), "shows in part"),  # mostly, but less at 45 than at 21
         ((0.01, 0.01, 0.01, 0.01, 0.01), "does not show"),
         ((0.01, 0.09, 0.06, 0.03, 0.02), "shows in part"),
     ],
@@ -209,10 +211,15 @@ def test_the_report_says_whose_numbers_they_are_and_tables_hold_the_means() -> N
     assert numbers["mean"] == pytest.approx(np.mean(values), abs=1e-5)
     assert numbers["low"] < numbers["mean"] < numbers["high"]
     assert numbers["n"] == PROMPTS
-    facts = {"command": "irope run policy_study", "date": "today", "checkpoints": {"toy": "0" * 64}, "seed": 0}
-    text = markdown(facts | {"cells": 6, "cpu_seconds": {"toy": 6.0}}, claims(study), made)
+    text = markdown_of(study)
+    assert "preliminary" in text
     assert "never of the 1.3B model" in text
     assert "f0=6 (= attached sink)" in text
     assert "motion w6 keep (= flush 2)" in text
     for line in text.splitlines():
         assert not line.startswith("|") or "nan" not in line
+
+
+def markdown_of(study: Study) -> str:
+    facts = {"command": "irope run policy_study", "date": "today", "checkpoints": {"toy": "0" * 64}, "seed": 0}
+    return markdown(facts | {"cells": 6, "cpu_seconds": {"toy": 6.0}, "prompts": PROMPTS}, claims(study), tables(study))
