@@ -136,7 +136,8 @@ def _windows(settings: Mapping[str, Any], checkpoint: str, clock: Clock) -> Iter
                 yield cell(name, absolute, facts | {"index": "any", "f0": None})
                 continue
             yield cell(f"{name} absolute", absolute, facts | {"index": "absolute", "f0": None})
-            for f0 in settings["f0"]:
+            swept = sink in settings.get("sweep_sinks", settings["sinks"])
+            for f0 in settings["f0"] if swept else dict.fromkeys((window, settings["f0"][-1])):
                 if f0 >= window:
                     yield cell(
                         f"{name} f0={f0}",
