@@ -48,10 +48,11 @@ def run(arguments: Sequence[str]) -> int:
         return run_experiment([*arguments, "sys.stages=[generate]"])
     from irope.config import load
     from irope.jobs import jobs_from
+    from irope.methods import weights_note
 
     config = load(options.overrides)
     jobs = jobs_from(config)
-    for line in rounding_notes(jobs):
+    for line in filter(None, [*rounding_notes(jobs), weights_note(config)]):
         print(line)
     if not options.dry_run:
         return make(jobs, config)

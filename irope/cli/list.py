@@ -6,14 +6,19 @@ Loads neither torch nor Hydra.
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from irope.catalog import CONF, KINDS, Entry, entries, file_entries, read_mapping
 from irope.settings import defaults
+
+if TYPE_CHECKING:
+    from irope.methods import Method
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -25,12 +30,38 @@ def run(arguments: Sequence[str]) -> int:
         "published": published_entries,
     }
     parser.add_argument("kind", metavar="|".join(kinds))
-    found = entries(parser.parse_args(arguments).kind, kinds)
+    kind = parser.parse_args(arguments).kind
+    found = entries(kind, kinds)
     width = max(len(entry.name) for entry in found) + 2
     columns = min(120, shutil.get_terminal_size((100, 24)).columns)
+    if kind == "methods":
+        return _print_methods(width, columns)
     for entry in found:
         print("\n".join(_lines(entry, width, columns)))
     return 0
+
+
+def _print_methods(width: int, columns: int) -> int:
+    """Every method: what it is; policy or system; its weights, and whether they are here; licence and source."""
+    from irope.methods import methods
+
+    root = Path(os.environ.get("IROPE_WEIGHTS") or "weights")
+    for one in methods(root):
+        details = [one.summary, f"{one.kind}; {_weights(one)}"]
+        if one.source:
+            details.append(f"source: {one.source}; licence: {one.licence}")
+        print("\n".join(_indented(one.name, details, width, columns)))
+    print(
+        f"\nWeights are looked for below {root}/ ($IROPE_WEIGHTS); to see what to download: irope weights method=NAME"
+    )
+    print("With the embedded model (model=tiny) a policy needs no weights. All settings: irope list policies")
+    return 0
+
+
+def _weights(method: Method) -> str:
+    if not method.weights:
+        return "weights: not needed"
+    return f"weights: {method.weights}, {'missing' if method.missing else 'present'}"
 
 
 def _lines(entry: Entry, width: int, columns: int) -> list[str]:
@@ -43,9 +74,13 @@ def _lines(entry: Entry, width: int, columns: int) -> list[str]:
         details.append(f"source: {entry.source}" + (f"; schedule: {entry.schedule}" if entry.schedule else ""))
     if entry.missing:
         details.append(f"cannot run here: {entry.missing}")
+    return _indented(entry.name, details, width, columns)
+
+
+def _indented(name: str, details: Sequence[str], width: int, columns: int) -> list[str]:
     indent = " " * width
     text = [line for detail in details for line in textwrap.wrap(detail, columns - width) or [""]]
-    return [f"{entry.name:<{width}}{text[0]}", *(indent + line for line in text[1:])]
+    return [f"{name:<{width}}{text[0]}", *(indent + line for line in text[1:])]
 
 
 def experiment_entries() -> list[Entry]:
