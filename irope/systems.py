@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -221,6 +222,15 @@ class System(ABC):
             Interrupted: ``stop`` said so. Whatever ``beat`` raises goes through.
         """
 
+    def check(self, place: Place) -> None:
+        """See that what it needs is there; reads no weights and starts nothing.
+
+        Raises:
+            UserError: something is missing; says what to run.
+        """
+        for repo in self.needs:
+            weights_folder(place, repo)
+
     def rate(self) -> int:
         """Frames per second with these settings."""
         return self.fps
@@ -314,8 +324,8 @@ def place_from(sys: Mapping[str, Any], name: str) -> Place:
     return Place(Path(str(sys.get("weights") or "weights")), str(sys["device"]), own)
 
 
-def weights_folder(place: Place, repo: str) -> Path:
-    """The folder of published weights ``owner/repo``.
+def weights_folder(place: Place, repo: str, only: Sequence[str] = ()) -> Path:
+    """The folder of published weights ``owner/repo``, of which the files ``only`` are needed (all, without any).
 
     Raises:
         WeightsError: it is not there; with the command that downloads it.
@@ -323,9 +333,10 @@ def weights_folder(place: Place, repo: str) -> Path:
     from irope.errors import WeightsError
 
     folder = place.weights / repo
+    include = f" --include {' '.join(shlex.quote(name) for name in only)}" if only else ""
     if not folder.is_dir():
         raise WeightsError(
             f"{folder}: no weights of {repo} (looked below sys.weights={place.weights}); "
-            f"to get them run: hf download {repo} --local-dir {folder}"
+            f"to get them run: hf download {repo} --local-dir {folder}{include}"
         )
     return folder

@@ -32,9 +32,9 @@ from irope.systems import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-WEIGHTS = (".safetensors", ".json", ".model", ".txt")
-"""Files of a published folder that decide frames: weights, configurations, the tokenizer."""
+INDEX = "model_index.json"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+"""Folders of a published repository that a pipeline is made of; the rest of some is much larger."""
 _HIDDEN = 1 << 40  # added to the seed where a pipeline draws from torch's own generator: not the noise of the latents
 
 
@@ -97,13 +97,17 @@ class Pipeline(System):
         from irope.provenance import package_versions
 
         version = dict(package_versions()).get("diffusers")
-        return {self.needs[0]: _digest(weights_folder(place, self.needs[0])), "diffusers": version}
+        return {self.needs[0]: _digest(self.folder(place)), "diffusers": version}
+
+    def folder(self, place: Place) -> Path:
+        """The published weights. WeightsError with the command that downloads them if they are not there."""
+        return weights_folder(place, self.needs[0], [INDEX, *(f"{part}/*" for part in PARTS)])
 
     def generate(self, request: Request, out: Out, beat: Beat, stop: Stop) -> RunInfo:
         import torch
 
         device = _device(request.place.device)
-        pipe = _loaded(self.pipeline, weights_folder(request.place, self.needs[0]), self.dtype, device)
+        pipe = _loaded(self.pipeline, self.folder(request.place), self.dtype, device)
         self.prepare(pipe)
         plan = self.plan(request.seconds)
         if device == "cuda":
@@ -206,11 +210,8 @@ def _digest(folder: Path) -> str:
 
     from irope.digests import digest
 
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix in WEIGHTS and (path.parent == folder or path.relative_to(folder).parts[0] in PARTS)
-    )
+    files = [folder / INDEX, *(path for part in PARTS for path in sorted((folder / part).rglob("*")))]
+    files = [path for path in files if path.is_file()]
     lines = "".join(f"{path.relative_to(folder).as_posix()} {digest(path)}\n" for path in files)
     return sha256(lines.encode()).hexdigest()
 

@@ -1,6 +1,7 @@
 """Systems that diffusers runs: what a video takes, and whole videos of tiny random pipelines in published layout."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,7 @@ def test_missing_weights_are_one_line_with_the_command(tmp_path: Path):
     with pytest.raises(UserError, match=r"hf download Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers --local-dir") as error:
         jobs_from(load(["method=skyreels_v2", "prompt=a cat", f"sys.weights={tmp_path}", f"sys.out={tmp_path}/out"]))
     assert "\n" not in str(error.value)
+    assert "--include model_index.json 'transformer/*'" in str(error.value)
 
 
 def text_parts(encoder: str, width: int) -> dict[str, Any]:
@@ -220,7 +222,24 @@ def test_skyreels_stops_between_steps(weights: Path, tmp_path: Path):
 
 @pytest.mark.parametrize(("method", "fps", "frames"), [("wan_2_1", 16, 9), ("ltx_video", 24, 9)])
 def test_five_second_systems_from_a_published_folder(weights: Path, tmp_path: Path, method: str, fps: int, frames: int):
-    (job,) = jobs_from(config_of(method, weights, tmp_path, f"duration={8.1 / fps}"))
+    published = "video.method.system.dtype=bfloat16"
+    (job,) = jobs_from(config_of(method, weights, tmp_path, f"duration={8.1 / fps}", published))
     sidecar = generate(job, None)
     assert (sidecar["fps"], sidecar["pixel_frames"], sidecar["size"]) == (fps, frames, [SIDE, SIDE])
     assert sum(len(chunk) for chunk in read_frames(job.video)) == frames
+
+
+def test_a_part_that_is_missing_or_cut_off_is_one_line(weights: Path, tmp_path: Path):
+    repo = tmp_path / "weights" / Wan21.needs[0]
+    shutil.copytree(weights / Wan21.needs[0], repo)
+    file = repo / "transformer" / "diffusion_pytorch_model.safetensors"
+    (job,) = jobs_from(config_of("wan_2_1", tmp_path / "weights", tmp_path, "duration=0.5"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(UserError, match="WanPipeline cannot be loaded from it") as error:
+        generate(job, None)
+    assert "\n" not in str(error.value)
+    assert jobs_from(config_of("wan_2_1", tmp_path / "weights", tmp_path, "duration=0.5"))[0].key != job.key
+    shutil.rmtree(file.parent)
+    with pytest.raises(UserError, match="WanPipeline cannot be loaded from it") as error:
+        generate(job, None)
+    assert "\n" not in str(error.value)
