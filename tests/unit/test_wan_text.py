@@ -203,6 +203,7 @@ def test_prompts_are_cleaned_as_published() -> None:
     cases = {
         "  a cat \n\n walks\t": "a cat walks",
         "salt &amp;amp; pepper &lt;b&gt;": "salt & pepper <b>",
+        "<i> salt &amp;amp; pepper": "<i> salt & pepper",  # ftfy leaves entities beside a tag alone
         "schÃ¶ner Tag": "schöner Tag",
         "\u201cquoted\u201d\u00a0text": '"quoted" text',
         "∞ \U0001f600": "∞ \U0001f600",

@@ -220,6 +220,9 @@ def test_several_latents_a_call(folder: Path, codec: WanCodec, together: int) ->
     assert calls == [1, *[together] * (7 // together), *[7 % together] * (7 % together > 0)]
     frames = torch.cat([several(z[:, :3]), several(z[:, 3:])], dim=1)
     assert (frames.int() - codec.decoder()(z).int()).abs().max() <= 1
+    resumed = several._codec.decoder()
+    resumed.load_state(several.state())
+    assert next(resumed._chunks(z)).shape[1] == together  # no longer the first by itself
 
 
 def test_inference_mode_may_begin_and_end_within_a_stream(codec: WanCodec) -> None:
@@ -291,6 +294,28 @@ def test_tiled_streaming_equals_diffusers_tiled_decode(small: Any, folder: Path,
     # Near the picture without tiles, as far as noise for weights lets it be: a trained decoder looks less far around.
     untiled, others = codec.decoder()(z), codec.decoder()(latents(3, height=6, width=9, seed=1))
     assert likeness(frames, untiled) > 0.7 > 0.3 > likeness(frames, others)
+
+
+def test_the_decoder_sees_one_tile_at_a_time_and_parks_its_features(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec = WanCodec(load_vae(folder, CPU, torch.float32).vae, tile=48, tile_stride=32)
+    windows, moves, move = [], [], vae_module._on
+    decode_chunk = codec.decode_chunk
+
+    def watched(z: Tensor, features: Any, first: bool) -> Tensor:
+        windows.append(tuple(z.shape[-2:]))
+        return decode_chunk(z, features, first)
+
+    def noted(device: torch.device, features: Any) -> Any:
+        moves.append(device)
+        return move(device, features)
+
+    monkeypatch.setattr(codec, "decode_chunk", watched)
+    monkeypatch.setattr(vae_module, "_on", noted)
+    codec.decoder()(latents(2, height=6, width=9))
+    assert windows == [(6, 6), (6, 5), (6, 1), (2, 6), (2, 5), (2, 1)] * 2
+    assert moves == [CPU] * 2 * len(windows)  # to where the VAE is, and off it again
 
 
 def test_tiling_is_off_unless_asked_for_and_spares_small_frames(folder: Path, codec: WanCodec) -> None:

@@ -40,7 +40,13 @@ class WanCodec:
 
     Attributes:
         latents_per_call: latent frames that one call of the decoder takes after the first of a stream.
-        tile, tile_stride: pixels; a latent frame larger than a tile is decoded in overlapping tiles. None: never.
+        tile, tile_stride: pixels; a latent frame larger than a tile is decoded in overlapping tiles, whose features
+            wait on the CPU. None: never.
+
+    The memory of a stream of 832x480 in bfloat16 beside the weights (0.25 GB), added up from the sizes of its tensors,
+    without the work space of kernels: 4.0 GB at the peak, of which 1.9 GB are features that stay; 8.4 GB with three
+    latents a call; 0.7 GB and 3.1 GB on the CPU in tiles of 256 by steps of 192. `WanDecoder.state` is as large as the
+    features.
     """
 
     def __init__(
@@ -120,7 +126,8 @@ class WanDecoder:
     """Decodes latents as they come: the first one of the stream gives one frame, each later one four.
 
     With ``latents_per_call=1`` any cutting of the stream gives the same bits. With more, the cutting decides which
-    latents share a call, and a kernel may round otherwise for another number of frames.
+    latents share a call, and a kernel may round otherwise for another number of frames: on a CPU, with a small random
+    VAE, by one step of 255 in float32 and by up to six in bfloat16.
     """
 
     def __init__(self, codec: WanCodec) -> None:
@@ -199,8 +206,8 @@ def load_vae(
     Tensors are read one at a time, cast to ``dtype`` and moved to ``device``.
 
     Args:
-        tiling: decode and encode in tiles of 256 pixels that overlap by 64. Needs less memory for one call and gives
-            other pixels.
+        tiling: decode and encode in tiles of 256 pixels that overlap by 64, as diffusers does. Needs less memory, more
+            time, and gives other pixels.
 
     Raises:
         WeightsError: the file is missing, truncated or another VAE, or diffusers is missing or does not fit.
