@@ -102,11 +102,10 @@ class _Sink:
         if frames.ndim != 4 or frames.shape[1:3] != self._system.picture():
             wanted, there = "x".join(map(str, self._system.picture())), "x".join(map(str, frames.shape[1:3]))
             raise SystemFailedError(f"{self._system.name} made frames of {there}, its settings say {wanted}")
-        kept = frames[: max(0, self._frames - self.made)]
         start, self.made = self.made, self.made + len(frames)
-        for segment in self._segments:
-            first, last = (min(max(at - start, 0), len(kept)) for at in (segment.start_block, segment.stop_block))
-            self._writer.write(kept[first:last], segment.subtitle)
+        for segment in self._segments:  # they end where the video does
+            first, last = (max(at - start, 0) for at in (segment.start_block, segment.stop_block))
+            self._writer.write(frames[first:last], segment.subtitle)
         self._check()
         now = time.perf_counter()
         self._told(min(self.made, self._frames), self._frames, now - self._last)

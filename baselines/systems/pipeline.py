@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
 INDEX = "model_index.json"
 PARTS = ("transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 """Folders of a published repository that a pipeline is made of; the rest of some is much larger."""
-_HIDDEN = 1 << 40  # added to the seed where a pipeline draws from torch's own generator: not the noise of the latents
 
 
 @dataclass(frozen=True)
@@ -190,24 +190,31 @@ def _loaded(kind: str, folder: Path, dtype: str, device: str) -> Any:
     return pipe.to(device)
 
 
+def hidden_seed(seed: int) -> int:
+    """Seed of what a pipeline draws from torch's own generators, apart from the noise of the latents.
+
+    On the CPU torch looks at 32 bits of a seed only, so a large number added to it would change nothing.
+    """
+    return int.from_bytes(sha256(f"hidden {seed}".encode()).digest()[:4], "big")
+
+
 @contextmanager
 def _hidden_seed(seed: int, device: str) -> Iterator[None]:
     """torch's own generators in a state that the seed decides; afterwards as they were."""
     import torch
 
+    own = hidden_seed(seed)
     devices = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(devices):
-        torch.set_rng_state(torch.Generator().manual_seed(seed + _HIDDEN).get_state())
+        torch.set_rng_state(torch.Generator().manual_seed(own).get_state())
         for index in devices:
-            state = torch.Generator(f"cuda:{index}").manual_seed(seed + _HIDDEN).get_state()
+            state = torch.Generator(f"cuda:{index}").manual_seed(own).get_state()
             torch.cuda.set_rng_state(state, index)
         yield
 
 
 def _digest(folder: Path) -> str:
     """One digest of what a published folder holds for the pipeline."""
-    from hashlib import sha256
-
     from irope.digests import digest
 
     files = [folder / INDEX, *(path for part in PARTS for path in sorted((folder / part).rglob("*")))]
