@@ -3,8 +3,7 @@
 vbench pins versions from 2023, so it is installed without its dependencies (`irope vbench install`). Three things then
 stand in the way of `import vbench.…`, and are mended here, each only where it is needed:
 
-- torchvision from PyPI is a CUDA build. Beside a CPU torch its operators do not load, and the registration of their
-  fakes fails for two of them; declaring the two lets the transforms and models import.
+- torchvision may not fit the torch beside it: see `irope.torchvision_operators`.
 - `import pyiqa` imports every metric it has with all their dependencies; MUSIQ alone needs none of them.
 - modules of vbench set up the root logger and may start `wget` while they are imported.
 """
@@ -26,6 +25,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from irope.errors import UserError
+from irope.torchvision_operators import import_torchvision
 
 NEEDED = (
     *("vbench", "clip", "pyiqa", "torchvision", "cv2", "decord", "easydict", "einops", "ftfy", "imageio"),
@@ -77,29 +77,8 @@ def load(name: str) -> ModuleType:
 @cache
 def prepare() -> None:
     """Make torchvision and pyiqa importable; once a process, before the first import of either."""
-    _import_torchvision()
+    import_torchvision()
     _stub_pyiqa()
-
-
-_kept: list[Any] = []  # a library of operators is gone when its last reference is
-
-
-def _import_torchvision() -> None:
-    try:
-        importlib.import_module("torchvision")
-        return
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-    import torch
-
-    for half_imported in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
-        del sys.modules[half_imported]
-    library = torch.library.Library("torchvision", "DEF")
-    for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept.append(library)
-    importlib.import_module("torchvision")
 
 
 def _stub_pyiqa() -> None:

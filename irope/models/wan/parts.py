@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from irope.errors import WeightsError
 from irope.models.wan.checkpoint import is_safetensors, open_pickle, open_safetensors
 from irope.models.wan.layout import weight_files
+from irope.torchvision_operators import import_torchvision
 
 NEEDS = "pip install -c constraints.txt -e '.[wan]'"
 
@@ -95,6 +96,8 @@ def import_extra(module: str) -> Any:
         WeightsError: it is not installed, or cannot be imported; says the first cause.
     """
     try:
+        if module.partition(".")[0] in ("diffusers", "transformers"):
+            import_torchvision()  # as they do where there is one
         return importlib.import_module(module)
     except (ImportError, RuntimeError) as error:  # diffusers turns every failure on the way into a RuntimeError
         cause: BaseException = error
