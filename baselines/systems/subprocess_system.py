@@ -74,6 +74,10 @@ class SubprocessSystem(System):
             notes.insert(0, f"{len(clips)} clips of {clips[0].made} frames, each from the last frame of the one before")
         return SystemPlan(len(clips), clips[-1].stop, kept, tuple(notes))
 
+    def check(self, place: Place) -> None:
+        project = self.project()
+        project.weight_files(project.environment(place).weights)
+
     def digest(self, place: Place) -> Mapping[str, Any]:
         project = self.project()
         return project.digest(project.environment(place))

@@ -25,6 +25,7 @@ VERBS = {
     "report": "tables, plots and a page of an experiment in one folder; --wandb sends it to Weights & Biases",
     "compare": "is method A better than method B: paired differences, corrected for many metrics",
     "weights": "published weights of the 1.3B model: present or missing, who needs them, how to download them",
+    "doctor": "is everything here that a configuration needs? irope doctor model=wan_1_3b",
     "vbench": "set VBench up: install it, list and check its weights, run the original",
     "verify": "recorded runs (golden), the embedded model (tiny), crashes (faults), one video made again (FOLDER)",
     "train": "train the embedded model from nothing (tiny)",
