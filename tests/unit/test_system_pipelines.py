@@ -15,6 +15,7 @@ from baselines.systems.skyreels_v2 import SkyReelsV2
 from baselines.systems.wan_2_1 import Wan21
 from irope.config import load
 from irope.errors import UserError
+from irope.experiment import experiment_from
 from irope.generate import generate
 from irope.jobs import jobs_from
 from irope.systems import (
@@ -260,3 +261,11 @@ def test_a_part_that_is_missing_or_cut_off_is_one_line(weights: Path, tmp_path: 
     with pytest.raises(UserError, match="WanPipeline cannot be loaded from it") as error:
         generate(job, None)
     assert "\n" not in str(error.value)
+
+
+def test_an_experiment_leaves_out_a_system_that_cannot_make_its_videos():
+    words = ["method=infinity_rope,wan_2_1", "prompts=basic", "video.prompts.limit=1", "duration=60"]
+    experiment = experiment_from(words, multirun=True)
+    made = {cell.label: len(list(experiment.jobs(cell))) for cell in experiment.cells}
+    assert made == {"infinity_rope": 1, "wan_2_1": 0}
+    assert "up to 81 frames" in experiment.left_out["wan_2_1"]
