@@ -93,6 +93,9 @@ class Pipeline(System):
         """Frames of whole latents, at least ``frames``."""
         return 1 + -(-max(0, frames - 1) // self.stride) * self.stride
 
+    def check(self, place: Place) -> None:
+        self.folder(place)
+
     def digest(self, place: Place) -> Mapping[str, Any]:
         from irope.provenance import package_versions
 

@@ -126,7 +126,7 @@ def video_files(config: Settings) -> list[Finding]:
     """What decodes videos, and what writes them."""
     av = imported("av")
     if av is None:
-        mend = "pip install -c constraints.txt -e ."
+        mend = "pip install av"
         return [Finding("video", "bad", "PyAV cannot be imported; videos are neither written nor read", mend)]
     lacking = []
     for codec in ("libx264", "ffv1"):

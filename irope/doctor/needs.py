@@ -16,7 +16,7 @@ from irope.errors import UserError
 if TYPE_CHECKING:
     from irope.models.wan.catalogue import Published
 
-INSTALL_WAN = "pip install -c constraints.txt -e '.[wan]'"
+INSTALL_WAN = "pip install -e '.[wan]'"  # without our pins: the torch that is here stays
 
 
 def weights(config: Settings) -> list[Finding]:
@@ -106,7 +106,7 @@ def wandb(config: Settings) -> list[Finding]:
     if mode == "disabled":
         return [Finding("W&B", "ok", "disabled")]
     if number is None:
-        mend = "pip install -c constraints.txt -e '.[wandb]'"
+        mend = "pip install -e '.[wandb]'"
         return [Finding("W&B", "bad" if mode == "online" else "warn", f"{mode}; wandb is not installed", mend)]
     key = _has_wandb_key()
     what = f"wandb {number}, {mode}, {'a key is there' if key else 'no key'}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ from irope.registry import make_policy
 from irope.systems import ImpossibleError, systems
 from tests.wan_folder import write_placeholders
 
+ROOT = Path(__file__).parents[2]
 SHIFT_5 = (1000, 937.5, 833.333, 625)
 ROLLING_FORCING = (1000, 952.381, 882.353, 769.231, 555.556)
 SHIFT_8 = (1000, 960, 888.889, 727.273)
@@ -148,6 +152,18 @@ def test_every_method_says_what_it_is_where_from_and_under_which_licence(tmp_pat
     assert found["rolling_forcing"].licence == "academic use only"
     assert found["causvid"].licence == found["causvid_4step"].licence == "CC-BY-NC-SA-4.0"
     assert found["infinity_rope_paper"].kind == "policy infinity_rope: window 6, sink 1, compat paper"
+
+
+def test_the_list_loads_nothing_heavy():
+    code = "import sys; from irope.cli.main import main; main(['list', 'methods']); print(*sys.modules)"
+    environment = {**os.environ, "COLUMNS": "100"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    text, _, modules = done.stdout.rpartition("\n\n")
+    assert not {"torch", "numpy", "hydra", "omegaconf", "av", "diffusers"} & set(modules.split())
+    assert all(len(line) <= 100 for line in text.splitlines())
+    assert "policy rolling: window 6, sink 0; weights: self_forcing_dmd, " in text
 
 
 def test_weights_are_present_when_all_their_files_are(tmp_path):
