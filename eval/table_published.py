@@ -33,7 +33,7 @@ STUDY_NAMES = {
     "rating_motion": "Study: motion",
     "rating_quality": "Study: quality",
 }
-OWN_WEIGHTS = frozenset({"causvid", "rolling_forcing", "kv_recache"})
+OWN_WEIGHTS = frozenset({"causvid", "rolling_forcing", "kv_recache", "longlive"})
 """Methods whose published rows are of a generator with weights of its own besides the cache policy."""
 
 
