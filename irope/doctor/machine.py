@@ -47,7 +47,7 @@ def gpu(config: Settings) -> list[Finding]:
     if not torch.cuda.is_available():
         needed = asked == "cuda" or (asked == "auto" and (uses_wan(config) or uses_system(config) in IN_PROCESS))
         if not needed:
-            return [Finding("GPU", "ok", "none; what this configuration runs in this environment needs none")]
+            return [Finding("GPU", "ok", "none; this configuration needs none here")]
         mend = (
             "nvidia-smi" if torch.version.cuda else f"pip install --force-reinstall torch=={public(torch.__version__)}"
         )
