@@ -13,7 +13,7 @@ from eval.frame import length_name, ordered_metrics
 from eval.results import SCRIPTED, CellFiles, Results
 from eval.table import Aggregate, Row, Table, filled, with_overall
 from eval.table_against import with_against
-from eval.table_check import refuse_mixed
+from eval.table_check import refuse_mixed, weights_note
 from eval.table_published import PAPER_NAMES, SMOOTHNESS_NAMES, paper_columns, with_published
 from irope.errors import UserError
 from irope.settings import hint
@@ -94,6 +94,8 @@ def experiment_table(
     notes = gap_notes(gaps(rows, frame), results.command)
     if notes:
         notes.append("means are over " + ("the videos that all rows have" if common else "what is there, see n"))
+    if weights := weights_note(results):
+        notes.append(weights)
     if common:
         frame = _common(frame)
         if frame.empty:

@@ -57,6 +57,7 @@ class CellFiles:
             their script, which are scored whole.
         config: the whole resolved configuration.
         system: name of the system that made the videos; empty for the model of the experiment.
+        model: that makes the videos; empty: the experiment's.
     """
 
     label: str
@@ -66,6 +67,7 @@ class CellFiles:
     config: Mapping[str, Any]
     videos: tuple[VideoFiles, ...]
     system: str = ""
+    model: str = ""
 
 
 @dataclass(frozen=True)

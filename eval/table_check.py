@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from eval.frame import MixedError
-from eval.results import Results
+from eval.results import CellFiles, Results
 from irope.identity import near_miss
 
 
 def refuse_mixed(results: Results) -> None:
     """See that all scores of an experiment are of one model, protocol and version; what is an axis may differ.
 
-    Other systems are models of their own; they may stand beside the 1.3B model, never beside the embedded one.
+    Other systems are models of their own; they may stand beside the 1.3B model, never beside the embedded one. Methods
+    of the 1.3B model may each have the weights they were published with; `weights_note` says so.
 
     Settings, weights and precision of the scorers are compared by ``results.frame``.
 
@@ -29,7 +30,7 @@ def refuse_mixed(results: Results) -> None:
         )
     for cell, video, content in results.score_files():
         name, made = str(content["video"]["name"]), _made(content)
-        wanted = {"score.protocol.name": results.protocol, "video.model": cell.system or results.model}
+        wanted = {"score.protocol.name": results.protocol, "video.model": cell.system or cell.model or results.model}
         there = {"score.protocol.name": made["score.protocol.name"], "video.model": made["video.model"]}
         for field, value in wanted.items():
             if there[field] != value:
@@ -37,17 +38,34 @@ def refuse_mixed(results: Results) -> None:
                     f"{video.scores}: {field} is {there[field]!r}, the experiment's is {value!r}: "
                     f"make and score that video again: {video.command}"
                 )
-        if cell.system not in first:
-            first[cell.system] = name, made
-            continue
-        other, older = first[cell.system]
-        differ = [field for field in near_miss(older, made) if field.rpartition(".")[2] not in results.axes]
-        if differ:
-            old, new = (_values(of, differ[0]) for of in (older, made))
-            raise MixedError(
-                f"{other} and {name} differ in {', '.join(differ)} ({old} and {new}): they never share a table; "
-                f"make the older ones again: {results.command}"
-            )
+        for group, facts in _comparable(cell, made):
+            other, older = first.setdefault(group, (name, facts))
+            differ = [field for field in near_miss(older, facts) if field.rpartition(".")[2] not in results.axes]
+            if differ:
+                old, new = (_values(of, differ[0]) for of in (older, facts))
+                raise MixedError(
+                    f"{other} and {name} differ in {', '.join(differ)} ({old} and {new}): they never share a table; "
+                    f"make the older ones again: {results.command}"
+                )
+
+
+def weights_note(results: Results) -> str:
+    """Which row has which weights, where the rows of the 1.3B model do not all have the same; else nothing."""
+    own = [cell for cell in results.cells if not cell.system]
+    if len({cell.model for cell in own}) < 2:
+        return ""
+    return "weights differ: " + "; ".join(f"{cell.label}: {cell.model.partition('/')[2]}" for cell in own)
+
+
+def _comparable(cell: CellFiles, made: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """Groups within which facts must be the same, with those facts: all own cells; of the 1.3B model one cell also.
+
+    Its weights may differ between cells, and never within one.
+    """
+    if cell.system or not cell.model.startswith("wan"):
+        return [(cell.system, made)]
+    shared = {key: value for key, value in made.items() if key not in ("video.model", "record.model")}
+    return [("", shared), (f"cell {cell.label}", made)]
 
 
 def _made(content: Mapping[str, Any]) -> dict[str, Any]:

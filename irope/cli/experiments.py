@@ -75,17 +75,16 @@ def results(experiment: Experiment, arguments: Sequence[str]) -> Results:
     """The places of all videos and scores of an experiment, whether they are there or not."""
     from eval.results import CellFiles, Results, VideoFiles
 
-    cells, model, others = [], "", list[str]()
+    cells, models, others = [], list[str](), list[str]()
     for cell in experiment.cells:
         videos = []
         for job in experiment.jobs(cell):
             system = job.model if job.system else ""
-            model = model if system else job.model
             command = again(cell, job)
             videos.append(VideoFiles(job.script.id, job.seed, job.video, scores_of(cell.config, job), command))
         if videos:  # a method that cannot make such videos has none
-            others += [system] if system else []
-            files = (cell.label, cell.method, cell.axes, cell.seconds, cell.config, tuple(videos), system)
+            (others if system else models).append(job.model)
+            files = (cell.label, cell.method, cell.axes, cell.seconds, cell.config, tuple(videos), system, job.model)
             cells.append(CellFiles(*files))
     return Results(
         name=experiment.name,
@@ -93,7 +92,7 @@ def results(experiment: Experiment, arguments: Sequence[str]) -> Results:
         tier=experiment.tier,
         axes=experiment.axes,
         protocol=str(experiment.config["score"]["protocol"]["name"]),
-        model=model or ", ".join(dict.fromkeys(others)),
+        model=", ".join(dict.fromkeys(models or others)),
         published=experiment.published,
         command=command_of("run", arguments),
         cells=tuple(cells),

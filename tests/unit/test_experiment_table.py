@@ -17,6 +17,7 @@ from eval.frame import MixedError
 from eval.overall import quality
 from eval.plots.numbers import numbers
 from eval.published import FOLDER
+from eval.results import Results
 from eval.stats import Interval
 from eval.table_cells import CellError
 from eval.table_published import Published
@@ -187,6 +188,33 @@ def test_mixtures_are_refused_with_the_field_that_differs(tmp_path: Path, change
     results = vbench_results(tmp_path, prompts=PROMPTS[:3])
     rewritten(results.cells[1].videos[2].scores, change)
     with pytest.raises(MixedError, match=words):
+        experiment_table(results)
+
+
+def with_weights(folder: Path, names: dict[str, str]) -> Results:
+    """Two methods, each with weights of its own."""
+    results = vbench_results(folder, {name: {} for name in names}, prompts=PROMPTS[:3])
+    for cell in results.cells:
+        facts = {"video.model": names[cell.label], "video.record": {"model": {"weights": names[cell.label]}}}
+        for video in cell.videos:
+            rewritten(video.scores, facts)
+    return replace(results, cells=tuple(replace(cell, model=names[cell.label]) for cell in results.cells))
+
+
+def test_methods_of_the_1_3b_model_may_have_the_weights_they_were_published_with(tmp_path: Path):
+    names = {"rolling": "wan_1_3b/self_forcing_dmd", "causvid": "wan_1_3b/causvid"}
+    results = with_weights(tmp_path, names)
+    table = experiment_table(results)
+    assert "weights differ: rolling: self_forcing_dmd; causvid: causvid" in table.notes
+    assert not [note for note in experiment_table(vbench_results(tmp_path / "same")).notes if "weights differ" in note]
+    rewritten(results.cells[1].videos[2].scores, {"video.record": {"model": {"weights": "of last week"}}})
+    with pytest.raises(MixedError, match=r"differ in record\.model\.weights"):
+        experiment_table(results)
+
+
+def test_the_embedded_models_weights_never_share_a_table(tmp_path: Path):
+    results = with_weights(tmp_path, {"rolling": "tiny/base", "causvid": "tiny/stable"})
+    with pytest.raises(MixedError, match=r"differ in record\.model\.weights, video\.model"):
         experiment_table(results)
 
 
