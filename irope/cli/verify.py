@@ -161,7 +161,7 @@ def _short(value: Any) -> str:
 def _tiny(options: argparse.Namespace) -> int:
     import torch
 
-    from irope.models.tiny.evaluate import STRETCH, verify_long, verify_tiny
+    from irope.models.tiny.evaluate import STRETCH, verify_codec, verify_long, verify_tiny
     from irope.models.tiny.info import weights_path
     from irope.models.tiny.model import load_tiny
 
@@ -174,9 +174,11 @@ def _tiny(options: argparse.Namespace) -> int:
         raise UserError(f"{error}; to train a checkpoint run: irope train tiny") from error
     print(f"embedded model, checkpoint {model.info.checkpoint}, {options.prompts} unseen prompts, seed {options.seed}")
     if options.seconds is None:
-        print("5 s, full causal cache; mean, standard error, n")
+        print("5 s, full causal cache; mean, standard error, n, and the codec's ceiling: the same scenes, true clips")
+        ceiling, psnr = verify_codec(model.codec, options.prompts, options.seed)
         for name, score in verify_tiny(options.prompts, options.seed, model).items():
-            print(f"{name:<16} {score.mean:6.3f}  {score.error:6.3f}  {score.n:>4}")
+            print(f"{name:<16} {score.mean:6.3f}  {score.error:6.3f}  {score.n:>4}  {ceiling[name].mean:6.3f}")
+        print(f"codec: {psnr:.2f} dB PSNR on those clips")
         return 0
     if wrong := [at for at in options.at if at < 0 or at + STRETCH > options.seconds]:
         latest = max(0.0, options.seconds - STRETCH)
