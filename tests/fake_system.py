@@ -70,9 +70,10 @@ def go_wrong(behaviour: str) -> None:
         time.sleep(60)
     if behaviour == "talk":
         child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+        protocol.beat("talking")
+        Path("child").write_text(str(child.pid))
         while True:
             protocol.beat("talking")
-            Path("child").write_text(str(child.pid))
             time.sleep(0.05)
     if behaviour == "garbage":
         for line in (b"\xff\xfe\x00 not text", b"[1, 2]", b"{", b'{"clip": "one"}', b"plain"):

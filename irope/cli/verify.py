@@ -20,6 +20,7 @@ from irope.settings import hint
 
 if TYPE_CHECKING:
     from irope.faults import Outcome
+    from irope.models.tiny.model import TinyModel
     from irope.remake import Remade
 
 SUFFIXES = ("mp4", "mkv", "json")
@@ -46,6 +47,7 @@ def run(arguments: Sequence[str]) -> int:
     tiny.add_argument("--sink", type=int, default=1, help="of long videos (default 1)")
     tiny.add_argument("--checkpoint", default="stable", help="a packaged checkpoint: stable (default) or base")
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
+    tiny.add_argument("--sheet", type=Path, default=None, help="PNG to draw eight of the videos in, one of each action")
     checks.add_parser("faults", help="real workers under kills, full disks, damaged files, wrong clocks, ...")
     options = parser.parse_args(arguments)
     return _golden(options.folder) if options.check == "golden" else _tiny(options)
@@ -164,6 +166,7 @@ def _tiny(options: argparse.Namespace) -> int:
     from irope.models.tiny.evaluate import STRETCH, verify_codec, verify_long, verify_tiny
     from irope.models.tiny.info import weights_path
     from irope.models.tiny.model import load_tiny
+    from irope.script import Clock
 
     torch.set_num_threads(1)
     if options.prompts < 1:
@@ -179,7 +182,7 @@ def _tiny(options: argparse.Namespace) -> int:
         for name, score in verify_tiny(options.prompts, options.seed, model).items():
             print(f"{name:<16} {score.mean:6.3f}  {score.error:6.3f}  {score.n:>4}  {ceiling[name].mean:6.3f}")
         print(f"codec: {psnr:.2f} dB PSNR on those clips")
-        return 0
+        return _sheet(options, model, model.info.horizon)
     if wrong := [at for at in options.at if at < 0 or at + STRETCH > options.seconds]:
         latest = max(0.0, options.seconds - STRETCH)
         raise UserError(
@@ -190,6 +193,32 @@ def _tiny(options: argparse.Namespace) -> int:
     print(f"{'':<16}" + "".join(f"{at:>7g} s" for at in options.at) + "     n")
     for name, first in table[options.at[0]].items():
         print(f"{name:<16}" + "".join(f"{table[at][name].mean:>9.3f}" for at in options.at) + f"{first.n:>6}")
+    return _sheet(options, model, Clock(model.info.fps, model.info.block).latents(options.seconds))
+
+
+def _sheet(options: argparse.Namespace, model: TinyModel, latents: int) -> int:
+    """Draw eight of the videos that were measured, a strip each, where ``--sheet`` says so."""
+    if options.sheet is None:
+        return 0
+    from irope.models.tiny.codec import pixel_frames
+    from irope.models.tiny.evaluate import generate, unseen_scenes
+    from irope.sheet import Row, filmstrip, save_sheet
+
+    prompts = [scene.prompt for scene in unseen_scenes(8, options.seed)]
+    long = options.seconds is not None
+    windowed = (options.window, options.sink) if long else (None, 0)
+    videos = generate(model, prompts, latents, options.seed, *windowed)
+    last = (pixel_frames(latents) - 1) / model.info.fps
+    times = [round(last * step / 10, 0 if long else 1) for step in range(11)]
+    rows = [
+        Row(prompt.removeprefix("a "), [video[min(round(t * model.info.fps), len(video) - 1)] for t in times])
+        for prompt, video in zip(prompts, videos, strict=True)
+    ]
+    how = f"window {options.window}, sink {options.sink}" if long else "full causal cache"
+    save_sheet(
+        filmstrip(rows, times, title=f"tiny/{model.info.checkpoint}, {last:.0f} s, {how}", scale=1), options.sheet
+    )
+    print(f"{options.sheet}: eight of the videos, one of each action")
     return 0
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from eval.videos import find_videos
@@ -130,10 +131,17 @@ def test_dry_run_lists_the_videos_and_makes_none(irope: Irope, weights: Path, tm
     assert not (tmp_path / "results").exists()
 
 
-def test_verify_tiny_measures_short_and_long_videos(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_verify_tiny_measures_short_and_long_videos(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small = ["verify", "tiny", "--weights", str(weights), "--prompts", "2"]
-    assert main(small) == 0
-    assert "visible" in capsys.readouterr().out
+    sheet = tmp_path / "sheet.png"
+    assert main([*small, "--sheet", str(sheet)]) == 0
+    said = capsys.readouterr().out
+    assert "visible" in said
+    assert "dB PSNR" in said
+    with Image.open(sheet) as picture:
+        assert picture.height > 8 * 64  # eight strips
     assert main([*small, "--seconds", "9", "--at", "0", "4"]) == 0
     assert "streaks" in capsys.readouterr().out
     assert main([*small, "--seconds", "9", "--at", "5"]) == 2
