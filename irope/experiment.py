@@ -165,6 +165,8 @@ def _spec(config: Settings) -> dict[str, Any]:
     else:
         tier = str(config["tier"])
     where = f"experiment {found.get('name')}"
+    if found.get("kind") not in (None, "videos"):
+        raise ConfigError(f"{where} measures the engine and has no videos to list; irope run {found['name']} makes it")
     for key in found.keys() - _FIELDS:
         raise ConfigError(f"{where} has no field {key!r}{hint(key, _FIELDS)}")
     if tier not in found["tiers"]:

@@ -175,3 +175,9 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path: Path, text, message):
 def first_job(arguments: list[str]) -> object:
     experiment = experiment_from(arguments)
     return next(experiment.jobs(experiment.cells[0]))
+
+
+@pytest.mark.parametrize("name", ["latency", "policy_study"])
+def test_a_measurement_has_no_videos_and_says_what_makes_it(name: str):
+    with pytest.raises(ConfigError, match=f"has no videos to list; irope run {name} makes it"):
+        experiment_from([f"experiment={name}"])
