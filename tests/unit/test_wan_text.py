@@ -4,7 +4,7 @@ On a small random encoder and a tokenizer of a few words, in every published fil
 """
 
 import math
-import multiprocessing
+import subprocess
 import sys
 import weakref
 from collections.abc import Sequence
@@ -33,6 +33,18 @@ WORDS = ["<pad>", "</s>", "<unk>", *SENTENCE.split()]
 ROWS, WIDTH, HEADS, LAYERS, TEXT_LEN = 24, 32, 4, 2, 12
 PROMPTS = ["a cat walks on the beach", "two red balls"]
 LONG = " ".join(["the dog runs"] * 10)
+ROOT = Path(__file__).parents[2]
+WORKER = """
+import sys
+from pathlib import Path
+import torch
+from irope.models.wan.text import PromptEmbeddings
+from tests.diffusers_kit import import_diffusers
+import_diffusers()
+encoder, tokenizer, cache, length, *prompts = sys.argv[1:]
+texts = PromptEmbeddings(Path(encoder), Path(tokenizer), Path(cache), torch.device("cpu"), torch.float32, int(length))
+texts.prepare(prompts)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -298,13 +310,9 @@ def test_a_damaged_file_is_made_again(files: Path, tmp_path: Path, damage: str) 
 
 def test_workers_that_encode_the_same_prompt_do_each_other_no_harm(files: Path, tmp_path: Path) -> None:
     texts = embeddings(files, tmp_path)
-    context = multiprocessing.get_context("fork")
-    workers = [context.Process(target=texts.prepare, args=(PROMPTS,)) for _ in range(2)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(120)
-        assert worker.exitcode == 0
+    folders = [str(files / "text_encoder"), str(files / "tokenizer"), str(tmp_path), str(TEXT_LEN), *PROMPTS]
+    workers = [subprocess.Popen([sys.executable, "-c", WORKER, *folders], cwd=ROOT) for _ in range(2)]
+    assert [worker.wait(120) for worker in workers] == [0, 0]
     assert len([path for path in tmp_path.rglob("*") if path.is_file() and "xdg" not in path.parts]) == len(PROMPTS)
     torch.testing.assert_close(texts(PROMPTS[1]), embeddings(files, tmp_path / "own")(PROMPTS[1]), rtol=0, atol=0)
 
