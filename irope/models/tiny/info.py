@@ -71,8 +71,7 @@ def read_metadata(path: Path) -> tuple[Mapping[str, Any], TinyInfo]:
     if header.get("format") == "irope-tiny-1":
         raise WeightsError(
             f"{path} is of an older irope, whose codec had no trained decoder (format irope-tiny-1, not {FORMAT}); "
-            "use the packaged weights, train anew with: irope train tiny, or give it a decoder with "
-            "irope.models.tiny.train_codec.attach_decoder"
+            "use the packaged weights, or train anew with: irope train tiny"
         )
     try:
         facts = json.loads(header.get(HEADER, "{}"))

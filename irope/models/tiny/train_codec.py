@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,6 @@ from torch import Tensor
 
 from irope.models.tiny.codec import TinyCodec, pixel_frames, to_cells
 from irope.models.tiny.data import HUE_DRIFT, PAUSE_SHARE, fit_codec, to_video
-from irope.models.tiny.info import FORMAT, to_info
-from irope.models.tiny.model import save_tiny
-from irope.transformer import WanConfig
 from irope.world import render, sample_scene, sample_staging
 from irope.world.scene import ACTIONS
 
@@ -190,29 +187,3 @@ def full_recipe(recipe: Mapping[str, object], decoder: object) -> tuple[dict[str
     """The recipe that a model file quotes, with that of its decoder; and the hash that names it."""
     whole = {**recipe, "decoder": decoder}
     return whole, hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def attach_decoder(weights: Path, codec: Path) -> None:
-    """Rewrite a model file of the format before (irope-tiny-1, linear codec only) as its training would write it now.
-
-    Args:
-        weights: the model file, replaced.
-        codec: a codec file; its linear part must be that of ``weights`` to the bit.
-
-    Raises:
-        ValueError: the file is of another format or the codec is another one.
-    """
-    trained, recipe = read_codec(codec)
-    with safe_open(str(weights), "pt") as file:
-        metadata = file.metadata() or {}
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    if metadata.get("format") != "irope-tiny-1":
-        raise ValueError(f"{weights} is not of format irope-tiny-1; it needs no decoder, or is already {FORMAT}")
-    for name in ("mean", "basis", "scale"):
-        if not torch.equal(tensors[f"codec.{name}"], trained.state_dict()[name]):
-            raise ValueError(f"{codec} is another codec than that of {weights}: their {name} differ; same seed?")
-    info = to_info(json.loads(metadata["info"]))
-    whole, digest = full_recipe(info.recipe, recipe["decoder"])
-    net = {name: w for name, w in tensors.items() if not name.startswith("codec.")}
-    geometry = WanConfig.from_dict(json.loads(metadata["geometry"]))
-    save_tiny(weights, net, trained, geometry, replace(info, recipe=whole, recipe_hash=digest))
