@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from irope.models.tiny.evaluate import generate, summarize, unseen_scenes, verify_tiny
-from irope.models.tiny.info import WEIGHTS, weights_path
+from irope.models.tiny.info import WEIGHTS, read_metadata, weights_path
 from irope.models.tiny.model import TinyModel, load_tiny
 from irope.models.tiny.sample import roll_out
 from irope.world import Agreement, Scene, agreement, track
@@ -56,6 +56,18 @@ def test_the_weights_are_small_and_say_what_they_are() -> None:
     stages = info.recipe["stages"]
     assert isinstance(stages, list)
     assert info.trained_steps == sum(stage["steps"] for stage in stages)
+
+
+def test_both_checkpoints_are_of_one_run_and_share_their_codec() -> None:
+    """Else their scores would differ by their codecs as well, and latents of one would be noise to the other."""
+    base, stable = weights_path("base"), weights_path("stable")
+    codecs = [{k: w for k, w in load_file(path).items() if k.startswith("codec.")} for path in (base, stable)]
+    assert codecs[0].keys() == codecs[1].keys() > {"codec.mean", "codec.basis", "codec.scale"}
+    assert not [name for name, tensor in codecs[0].items() if not torch.equal(tensor, codecs[1][name])]
+    first, second = (read_metadata(path)[1] for path in (base, stable))
+    assert first.recipe == second.recipe
+    assert first.recipe["decoder"]
+    assert first.recipe_hash == second.recipe_hash
 
 
 def test_what_is_not_a_weights_file_is_refused(tmp_path: Path) -> None:
