@@ -5,9 +5,6 @@ Nothing here downloads. Sizes and places were read in vbench 0.1.5; `irope vbenc
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Mapping
@@ -18,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from eval.vbench.packages import cache_dir, missing
-from irope.provenance import write_json_atomic
+from irope import digests
 
 Status = Literal["present", "missing", "too small", "wrong digest"]
 
@@ -158,7 +155,7 @@ def check(file: WeightFile, digest: bool = False) -> Check:
         return Check(file, "missing")
     if size < file.least:
         return Check(file, "too small")
-    sha256 = file_digest(file.path) if digest else _known_digest(file.path)
+    sha256 = digests.digest(file.path) if digest else digests.known_digest(file.path)
     return Check(file, "present" if not sha256 or sha256.startswith(file.sha256) else "wrong digest", sha256)
 
 
@@ -188,7 +185,7 @@ def lacking(dimension: str, stock: bool = False) -> str | None:
 
 def identity(dimension: str) -> Mapping[str, str]:
     """What the numbers of a dimension depend on: the version of vbench and the digests of its files that are there."""
-    found = {file.below: file_digest(file.path) for file in needed(dimension) if file.path.is_file()}
+    found = {file.below: digests.digest(file.path) for file in needed(dimension) if file.path.is_file()}
     with suppress(PackageNotFoundError):
         found["vbench"] = version("vbench")
     return found
@@ -208,46 +205,3 @@ def copy_vocabulary() -> Path | None:
     part = place.with_name(f"{place.name}.{os.getpid()}.part")
     shutil.copyfile(Path(spec.origin).parent / place.name, part)
     return part.replace(place)
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex; remembered, also by later processes, until its size or its time of change differ."""
-    if known := _known_digest(path):
-        return known
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    _session[_stamp(path)] = digest
-    with suppress(OSError):  # a read-only home only costs time
-        _notebook().parent.mkdir(parents=True, exist_ok=True)
-        write_json_atomic(_notebook(), _noted() | {_stamp(path): digest})
-    return digest
-
-
-_session: dict[str, str] = {}
-
-
-def _known_digest(path: Path) -> str:
-    stamp = _stamp(path)
-    return _session.get(stamp) or _noted().get(stamp, "")
-
-
-def _stamp(path: Path) -> str:
-    stat = path.stat()
-    return f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-
-
-def _notebook() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "irope" / "digests.json"
-
-
-def _noted() -> dict[str, str]:
-    notebook = _notebook()
-    try:
-        return _read_notes(notebook, notebook.stat().st_mtime_ns)
-    except (OSError, ValueError):
-        return {}
-
-
-@functools.lru_cache(maxsize=1)
-def _read_notes(notebook: Path, _changed: int) -> dict[str, str]:
-    return dict(json.loads(notebook.read_text(encoding="utf-8")))

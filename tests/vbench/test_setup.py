@@ -13,6 +13,7 @@ import pytest
 from eval.registry import make_scorer
 from eval.vbench import packages, stock, weights
 from eval.vbench.weights import WEIGHTS, WeightFile
+from irope import digests
 from irope.cli import vbench
 from irope.errors import UserError
 from tests.vbench.conftest import moving, write_mp4
@@ -94,7 +95,7 @@ def test_the_state_of_a_file(empty, monkeypatch):
     assert weights.check(SMALL).status == "present"  # nobody has looked inside
     assert weights.check(SMALL, digest=True).status == "wrong digest"
     assert weights.check(SMALL).status == "wrong digest"  # remembered
-    monkeypatch.setattr(weights, "_session", {})
+    monkeypatch.setattr(digests, "_session", {})
     assert weights.check(SMALL).status == "wrong digest"  # also by another process
     put(SMALL, b"hello")
     assert weights.check(SMALL).status == "present"
