@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from irope.errors import UserError
 from irope.policy import CacheEvent, CachePolicy, PolicyError
 from irope.registry import make_policy
 from irope.script import Clock
@@ -71,14 +72,25 @@ def takes(name: str, count: int, seed: int) -> list[Take]:
     ``main``: every action in turn, nothing changes. ``motion``: a straight motion becomes another one, in every fourth
     take circling. ``background``: another background colour behind a straight motion. ``free``: straight motions
     without background, so that a cut may change it.
+
+    Raises:
+        UserError: the world does not hold so many.
     """
     rng = np.random.default_rng([seed, 40 + LISTS.index(name)])
     straight = tuple(DIRECTIONS)
     actions = ACTIONS if name == "main" else straight
     found: dict[str, Take] = {}
+    drawn = 0
     while len(found) < count:
-        number = len(found)
-        scene = sample_scene(rng, held_out=True, action=actions[number % len(actions)])
+        number, drawn = len(found), drawn + 1
+        if drawn > 20_000:  # ten times what 64 take
+            raise UserError(
+                f"policy_study: no {count} different takes of the list {name!r} in the embedded world; "
+                f"nearest valid value of its tier's prompts: {number}"
+            )
+        # Of 63 unseen prompts a straight motion, few are unseen with another motion, too: any first motion will do.
+        action = straight[int(rng.integers(4))] if name == "motion" else actions[number % len(actions)]
+        scene = sample_scene(rng, held_out=True, action=action)
         after = scene
         if name == "free":
             scene = after = scene.without_background()

@@ -23,6 +23,7 @@ from irope.policy import CachePlan
 from irope.policy_study import Job, decoded, plan, policy_study, share
 from irope.schedules import Denoise, EventTable, Run, chunkwise
 from irope.script import CLOCK
+from irope.errors import UserError
 from irope.study_cells import LISTS, PARTS, Cell, cells, takes
 from irope.study_rollouts import Beginnings, SinkMass, latents, rollout
 from irope.transformer import WanConfig
@@ -103,13 +104,18 @@ def test_the_study_covers_what_was_asked_for() -> None:
 
 @pytest.mark.parametrize("name", LISTS)
 def test_prompts_differ_and_change_in_one_thing(name: str) -> None:
-    found = takes(name, 32, 0)
-    assert len({take.before.prompt for take in found}) == 32
+    found = takes(name, 64, 0)  # as many as the tier `paper` asks for
+    assert len({take.before.prompt for take in found}) == 64
     assert found[:8] == takes(name, 8, 0)  # a small tier's prompts begin a large one's
     for take in found:
         changed = {key for key, value in vars(take.before).items() if getattr(take.after, key) != value}
         assert changed == {"motion": {"action"}, "background": {"background"}}.get(name, set())
         assert name == "free" or (take.before.held_out and take.after.held_out)
+
+
+def test_more_takes_than_the_world_holds_are_refused() -> None:
+    with pytest.raises(UserError, match=r"no 400 different takes of the list 'motion'.*nearest valid .*: \d+"):
+        takes("motion", 400, 0)
 
 
 def test_a_key_depends_on_weights_prompts_and_policy(weights: Path, tmp_path: Path) -> None:
