@@ -83,7 +83,7 @@ def takes(name: str, count: int, seed: int) -> list[Take]:
     drawn = 0
     while len(found) < count:
         number, drawn = len(found), drawn + 1
-        if drawn > 20_000:  # ten times what 64 take
+        if drawn > 10_000:  # some four times what 64 take
             raise UserError(
                 f"policy_study: no {count} different takes of the list {name!r} in the embedded world; "
                 f"nearest valid value of its tier's prompts: {number}"

@@ -14,6 +14,7 @@ import torch
 from irope.attention_map import frame_attention
 from irope.claims import Claims
 from irope.config import load
+from irope.errors import UserError
 from irope.measurements import tier_of
 from irope.models.tiny.codec import TinyCodec
 from irope.models.tiny.info import TinyInfo
@@ -23,7 +24,6 @@ from irope.policy import CachePlan
 from irope.policy_study import Job, decoded, plan, policy_study, share
 from irope.schedules import Denoise, EventTable, Run, chunkwise
 from irope.script import CLOCK
-from irope.errors import UserError
 from irope.study_cells import LISTS, PARTS, Cell, cells, takes
 from irope.study_rollouts import Beginnings, SinkMass, latents, rollout
 from irope.transformer import WanConfig
