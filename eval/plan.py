@@ -33,7 +33,7 @@ def plan_from(config: Settings, folder: Path, device: str) -> Plan:
         scorers=_scorers(config),
         folder=folder,
         windows=_windows(config),
-        runtime=Runtime(device, precision, Choice(config, "sys.batch").integer(1)),  # type: ignore[arg-type]
+        runtime=Runtime(device, precision, Choice(config, "sys.pictures").integer(1)),  # type: ignore[arg-type]
         backend=Choice(config, "sys.decoder").one_of("auto", "decord", "pyav"),
         truncated=Choice(config, "score.truncated").flag(),
     )

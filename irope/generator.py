@@ -8,7 +8,7 @@ from dataclasses import KW_ONLY, dataclass
 import torch
 from torch import Tensor
 
-from irope.config import Choice, Settings
+from irope.config import Choice, ConfigError, Settings
 from irope.errors import WeightsError
 from irope.model_card import ModelCard, card_from, weights_file
 from irope.rollout import VideoCodec
@@ -43,6 +43,14 @@ def device_from(config: Settings) -> torch.device:
     if name == "cuda" and not torch.cuda.is_available():
         raise WeightsError("sys.device=cuda, but torch sees no GPU here; nearest valid: sys.device=cpu")
     return torch.device(name)
+
+
+def compiles(config: Settings, device: torch.device) -> bool:
+    """``sys.compile``; ``auto`` is on a GPU, where warming up pays."""
+    value = config["sys"].get("compile", "auto")
+    if value not in ("auto", True, False):
+        raise ConfigError(f"sys.compile={value}: expected auto, true or false")
+    return device.type == "cuda" if value == "auto" else bool(value)
 
 
 def load_generator(config: Settings) -> Generator:

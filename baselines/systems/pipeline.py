@@ -152,7 +152,7 @@ class Pipeline(System):
 
         decoder = WanCodec(pipe.vae).decoder()
         for latents in latents_BCFhw.transpose(1, 2).split(5, dim=1):
-            out(decoder(latents)[0].numpy())
+            out(decoder(latents)[0].cpu().numpy())
             heed()
 
 

@@ -11,7 +11,7 @@ import torch
 from irope.config import Choice, Settings, scripts_from
 from irope.digests import cache_folder
 from irope.errors import WeightsError
-from irope.generator import Generator
+from irope.generator import Generator, compiles
 from irope.model_card import ModelCard
 from irope.models.wan.card import STRIDE, WanFiles, size_of, wan_card, wan_files
 from irope.models.wan.checkpoint import Weights, check, load_into, open_weights
@@ -62,7 +62,8 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
     encode_text(prompts[0])  # does the text encoder fit the generator
     texts.release()
     tiling = Choice(config, "video.model.vae_tiling").flag()
-    codec = load_vae(files.vae, device, dtype, tiling=tiling, latents_per_call=1)
+    together = Choice(config, "video.model.vae_latents_per_call").integer(1)
+    codec = load_vae(files.vae, device, dtype, tiling, together, compiled=compiles(config, device))
     load_into(transformer, lora.merged(weights.read) if lora else weights.read, device, dtype)
     return Generator(
         **{field.name: getattr(card, field.name) for field in fields(ModelCard)},
