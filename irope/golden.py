@@ -126,7 +126,7 @@ def recipe_of(system: str, run: str) -> tuple[CachePolicy, dict[int, CacheEvent]
 
 
 def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanTransformer, data: dict[str, Tensor],
-           run: str) -> Tensor:  # fmt: skip
+           run: str, execution: str = "fast") -> Tensor:  # fmt: skip
     """Clean latents [1, frames, C, H, W] of one recorded run, from its own noise, renoise and prompts.
 
     Raises:
@@ -158,6 +158,7 @@ def replay(policy: CachePolicy, events: dict[int, CacheEvent], model: CausalWanT
         frame_shape=(data["noise"].shape[2], data["noise"].shape[3], data["noise"].shape[4]),
         block=size,
         horizon=max(21, policy.window),
+        execution=execution,
     )
     return torch.cat([part.latents for part in rollout], dim=1)
 

@@ -14,6 +14,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -118,8 +119,7 @@ class OpCounter(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         kwargs = dict(kwargs or {})
-        composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
-        if composite and func not in _ONE_KERNEL:
+        if func not in _ONE_KERNEL and _composite(func):
             with self:
                 out = func.decompose(*args, **kwargs)
             if out is not NotImplemented:
@@ -154,6 +154,11 @@ class OpCounter(TorchDispatchMode):
             source, target = (args[1], args[0]) if packet is aten.copy_ else (args[0], out)
             tally.reads += source.device.type != target.device.type == "cpu"
             tally.uploads += target.device.type != source.device.type == "cpu"
+
+
+@cache
+def _composite(func: Any) -> bool:
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def attention_flops(query_BNLK: Tensor, key_BNMK: Tensor) -> int:

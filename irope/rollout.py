@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from irope.policy import CacheEvent, CachePlan, CachePolicy, Recompute
 from irope.sampler import Sampler, clean, renoise
 from irope.schedules import SCHEDULES, Context, Denoise, Emit, Events, Op, Restart, Run
 from irope.transformer import CausalWanTransformer, CrossKV
+
+if TYPE_CHECKING:
+    from irope.reference import ReferenceArena
 
 
 class FrameDecoder(Protocol):
@@ -81,6 +84,7 @@ class Rollout:
         frame_shape: (channels, height, width) of a latent frame.
         codec: decodes on the way; needed by the ``restart`` schedule, which encodes a pixel frame again.
         watch: sees attention without changing a frame (`irope.attention_map`).
+        execution: ``fast``, or ``reference``: the published order of operations (`irope.reference`).
     """
 
     model: CausalWanTransformer
@@ -95,13 +99,21 @@ class Rollout:
     block: int = 3
     horizon: int = 21
     watch: Watch | None = None
-    arena: KVArena = field(init=False)
+    execution: str = "fast"
+    arena: KVArena | ReferenceArena = field(init=False)
 
     def __post_init__(self) -> None:
         self.policy.check(self.block, self.events.blocks * self.block, self.horizon)
         grid = self.model.config.grid(*self.frame_shape[1:])
         shape = ArenaShape(self.policy.capacity(self.block), grid, self.batch)
-        self.arena = KVArena(self.model.config, shape, self.model.dtype, self.model.device)
+        self._network: Callable[..., Tensor] = self.model
+        if self.execution == "reference":
+            from irope.reference import ReferenceArena, ReferenceTransformer
+
+            self.arena = ReferenceArena(self.model.config, self.policy, shape, self.model.dtype, self.model.device)
+            self._network = ReferenceTransformer(self.model)
+        else:
+            self.arena = KVArena(self.model.config, shape, self.model.dtype, self.model.device)
         self.arena.keep_queries = "queries" in self.policy.needs
         self._cross: tuple[int, CrossKV] | None = None
         self._noisy: dict[int, Tensor] = {}  # first frame of a block in progress -> its latents at the present noise
@@ -155,7 +167,7 @@ class Rollout:
 
     def _forward(self, x_BFCHW: Tensor, t: list[float], segment: int) -> Tensor:
         t_BF = torch.tensor(t, dtype=torch.float32).to(x_BFCHW.device).expand(x_BFCHW.shape[0], -1)
-        return self.model(x_BFCHW, t_BF, self._text(segment), self.arena)
+        return self._network(x_BFCHW, t_BF, self._text(segment), self.arena)
 
     def _denoise(self, op: Denoise) -> None:
         if op.plan is not None:

@@ -82,12 +82,28 @@ def rope_cos_sin(
     return join_angles(temporal_angles(index, dims[0], head_theta), spatial_angles(grid, dims))
 
 
+def turn(x_BLHD: Tensor, phase: Tensor) -> Tensor:
+    """Rotate adjacent channel pairs by ``phase`` = cos + i sin, complex, broadcastable to [B, L, H, P].
+
+    Multiplies in the precision of the phase and rounds once to the dtype of the input; the conjugate turns back.
+    """
+    pairs_BLHP = torch.view_as_complex(x_BLHD.to(phase.real.dtype).contiguous().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_BLHP * phase).flatten(-2).to(x_BLHD.dtype)  # one kernel instead of ten
+
+
+def phases(length: int, dims: tuple[int, int, int]) -> Tensor:
+    """Unit complex numbers of the indices 0 .. length-1, complex128 [length, P]: the published code's table.
+
+    The columns of time, row and column stand side by side, each with its own frequencies.
+    """
+    angles = torch.cat([axis_angles(torch.arange(length), dim) for dim in dims], dim=1)
+    return torch.polar(torch.ones_like(angles), angles)
+
+
 def rotate(x_BLHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate adjacent channel pairs by the angles behind ``cos`` and ``sin`` ([L, 1 or H, P] or [B, L, 1 or H, P]).
 
     Multiplies in float32 (float64 for a float64 input) and rounds once to the dtype of the input.
     """
     work = torch.float64 if x_BLHD.dtype == torch.float64 else torch.float32
-    pairs_BLHP = torch.view_as_complex(x_BLHD.to(work).contiguous().unflatten(-1, (-1, 2)))
-    turned_BLHP = pairs_BLHP * torch.complex(cos.to(work), sin.to(work))  # one kernel instead of ten
-    return torch.view_as_real(turned_BLHP).flatten(-2).to(x_BLHD.dtype)
+    return turn(x_BLHD, torch.complex(cos.to(work), sin.to(work)))
