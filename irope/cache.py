@@ -1,35 +1,61 @@
-"""The KV arena: preallocated pages of un-rotated keys and values that execute a cache plan.
+"""The KV arena: one buffer of rotated keys and values a layer, attended in place, that executes cache plans.
 
-Shape letters: P pages, B batch, S tokens per latent frame, N heads, K head dimension, L tokens of a call, R pages read.
+Shape letters: P slots, B batch, S tokens per latent frame, N heads, K head dimension, L tokens of a call.
 
-Rotation happens when a plan is executed: past keys once per block, into a staging buffer; the block's own keys in every
-call, behind them. Pages never move: evicting, flushing and re-indexing change integers only.
+A slot holds one latent frame. Its keys are stored *rotated*, once, at the temporal index of the call that wrote them.
+Attention sees differences of indices only: while a window moves rigidly its pages stay as they are, and the queries and
+keys of the new block are rotated at their index plus a common shift. Keys are a set, their order does not matter. So a
+new block is written into the slots of dropped pages, in every call, and what the last call wrote, the clean one, simply
+stays. What is attended lies in one range of slots (`irope.ring`): attention reads views, without a copy or a mask, at
+addresses that never change. Evicting and flushing are changes of integers.
+
+Bytes move in two cases, both counted:
+
+* A page whose distance to the block changes is rotated anew (``turned_pages``): the sink of ∞-RoPE once per block, what
+  is left of the old window once after a cut. It is rotated from un-rotated keys. Those of the sink are kept when it is
+  written; any other page is turned back once, the first time, and its un-rotated keys kept. So a page turned a thousand
+  times is as near as one turned once: in bfloat16 one rounding for the sink, three for any other page.
+* A page that lies outside the range of its plan is moved into it (``moved_pages``). A full window has no outside. After
+  a flush of a window with more past than is kept, the sink is brought beside what is kept: the same few pages,
+  whatever the window and the history.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from irope import rope
 from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Select, TokenScorer
+from irope.ring import SlotTable, Turn, runs
 from irope.transformer import WanConfig, attention
 
 Probe = Callable[[int, Tensor, Tensor], None]
-"""Sees the rotated queries [B, L, N, K] and keys [B, M, N, K] of a layer and takes no part: (layer, queries, keys)."""
+"""Sees the rotated queries [B, L, N, K] and keys [B, M, N, K] of a layer and takes no part: (layer, queries, keys).
+
+Keys are in the order of the plan: pages read, then the call's own frames.
+"""
 
 
 @dataclass(frozen=True)
 class ArenaShape:
-    """Static size of an arena: capacity in pages, token grid of a latent frame, batch."""
+    """Static size of an arena.
+
+    Attributes:
+        capacity: pages that it may hold, the new block included.
+        grid: token rows and columns of a latent frame.
+        sink: frames with a number below this one are written with a copy of their un-rotated keys.
+    """
 
     capacity: int
     grid: tuple[int, int]
     batch: int = 1
+    sink: int = 0
 
     @property
     def tokens(self) -> int:
@@ -44,87 +70,96 @@ def kv_bytes_per_page(config: WanConfig, grid: tuple[int, int], dtype: torch.dty
 class KVArena:
     """Holds pages, executes plans, and is the self-attention of every layer (`irope.transformer.SelfAttention`).
 
-    Life of a block: `execute` a plan, then any number of forwards with the arena as ``attend``; a forward between
-    `writing` and the next plan also stores the block's raw keys and values under their frame numbers.
+    Life of a block: `execute` a plan, then any number of forwards with the arena as ``attend``; what the last forward
+    behind `writing` writes stays in the cache, under the block's frame numbers.
+
+    Attributes:
+        keys, values: [layers, B, P * S, N, K].
+        turned_pages, moved_pages: how often a page was rotated anew and moved.
     """
 
     def __init__(self, config: WanConfig, shape: ArenaShape, dtype: torch.dtype, device: torch.device) -> None:
         self.config, self.shape, self.dtype, self.device = config, shape, dtype, device
-        page = (config.num_layers, shape.capacity, shape.batch, shape.tokens, config.num_heads, config.head_dim)
-        self.k_pages = torch.zeros(page, dtype=dtype, device=device)
-        self.v_pages = torch.zeros(page, dtype=dtype, device=device)
-        # Grid position of every token, [layers, P, B, S], once a plan has selected tokens.
-        self.token_ids: Tensor | None = None
-        self.pages: dict[PageId, Page] = {}
-        self.slots: dict[PageId, int] = {}
+        self.table = SlotTable(shape.capacity)
+        self.keys, self.values = self._buffer(), self._buffer()
+        self.turned_pages = self.moved_pages = 0
         self.last_queries: dict[int, Tensor] = {}
         self.keep_queries = False
         self.probe: Probe | None = None
-        self._stage_k: list[Tensor] = []
-        self._stage_v: list[Tensor] = []
+        self._raw: dict[PageId, Tensor] = {}  # un-rotated keys [layers, B, S, N, K]
+        self._spare: list[Tensor] = []  # of dropped pages, for the next copies
+        self._token_ids: dict[PageId, Tensor] = {}  # where in the grid selected tokens come from, [layers, B, S]
         self._spatial_SP = rope.spatial_angles(shape.grid, config.rope_dims)
-        self._past = 0
-        self._angles: tuple[Tensor, Tensor] = (torch.empty(0), torch.empty(0))
-        self._own: Tensor | None = None
-        self._write: Tensor | None = None
+        self._attended = slice(0)  # tokens
+        self._order: tuple[int, ...] = ()  # slots attended, in the order of the plan
+        self._own: tuple[int, ...] = ()  # slots of the call's own frames
+        self._own_turns: list[Turn] = []
+        self._runs: list[tuple[int, int, int]] = []
+        self._stored: Tensor | None = None  # of the call's own frames those that are attended, None: all
+        self._shift = 0
+        self._phase = torch.empty(0)  # of the call's own tokens, complex [L, 1 or N, K/2]
+        self._writing: tuple[int, ...] = ()
+
+    def _buffer(self) -> Tensor:
+        config, tokens = self.config, self.table.count * self.shape.tokens
+        shape = (config.num_layers, self.shape.batch, tokens, config.num_heads, config.head_dim)
+        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    @property
+    def pages(self) -> dict[PageId, Page]:
+        """What the cache holds."""
+        return self.table.pages
 
     @property
     def page_bytes(self) -> int:
-        """Bytes of all pages, as allocated."""
-        return self.k_pages.nbytes + self.v_pages.nbytes
+        """Bytes of keys and values of as many pages as the cache may hold."""
+        return self.shape.capacity * kv_bytes_per_page(self.config, self.shape.grid, self.dtype, self.shape.batch)
 
     @property
     def stage_bytes(self) -> int:
-        """Bytes of the rotated copies that the present window is attended from."""
-        return sum(stage.nbytes for stage in (*self._stage_k, *self._stage_v))
+        """Bytes allocated besides: un-rotated keys, and slots of frames that are read twice or never kept."""
+        raw = sum(copy.nbytes for copy in (*self._raw.values(), *self._spare))
+        return self.keys.nbytes + self.values.nbytes - self.page_bytes + raw
 
     # --- the page table ---------------------------------------------------------------------------------------------
 
-    def _slot(self, page: Page) -> int:
-        """Slot of a page, taken from the free ones when it is new."""
-        if page.id not in self.slots:
-            free = set(range(self.shape.capacity)) - set(self.slots.values())
-            if not free:
-                raise PolicyError(
-                    f"the cache is full: {self.shape.capacity} pages hold {list(self.slots)}, no room for {page.id!r}"
-                )
-            self.slots[page.id] = min(free)
-            if self.token_ids is not None:
-                self.token_ids[:, self.slots[page.id]] = torch.arange(self.shape.tokens, device=self.device)
-        self.pages[page.id] = page
-        return self.slots[page.id]
+    def _add(self, page: Page, slot: int, turn: Turn | None) -> None:
+        """Enter a page, in the place of what was held under its name."""
+        if page.id in self.pages:
+            self._drop(page.id)
+        self.table.add(page, slot, turn)
 
-    def _index(self, pages: Iterable[PageId]) -> Tensor:
-        return torch.tensor([self.slots[page] for page in pages], dtype=torch.long).to(self.device)
+    def _drop(self, page: PageId) -> None:
+        self.table.drop(page)
+        self._token_ids.pop(page, None)
+        if page in self._raw:
+            self._spare.append(self._raw.pop(page))
 
     def keep(self, pages: Iterable[PageId]) -> None:
         """Drop every page that is not among ``pages``. Costs nothing on the device."""
         kept = set(pages)
-        self.slots = {page: slot for page, slot in self.slots.items() if page in kept}
-        self.pages = {page: entry for page, entry in self.pages.items() if page in kept}
+        for page in [page for page in self.pages if page not in kept]:
+            self._drop(page)
 
     def clear(self) -> None:
         self.keep(())
-        self._past, self._write = 0, None
+        self._writing = ()
 
     # --- executing plans --------------------------------------------------------------------------------------------
 
     def execute(self, plan: CachePlan, segment: int, scorer: TokenScorer | None = None) -> None:
-        """Run a plan's merges, selections and drops, and stage its rotated window. `Recompute` runs before this."""
+        """Run a plan's merges, selections and drops, and make its window ready. `Recompute` runs before this."""
         for merge in plan.merge:
             self._merge(merge, segment)
         for select in plan.select:
             self._select(select, segment, scorer)
         self.keep((*plan.read, *plan.retain))
-        self.stage(plan)
-
-    def stage(self, plan: CachePlan) -> None:
-        """Rotate the window of a plan whose pages are in place (the last step of `execute`, and after `load_state`)."""
-        self._stage(plan.read, plan.key_index, plan.head_theta)
-        self._prepare(plan.query_index, plan.head_theta)
+        self._stored = None
+        self._arrange(plan.read, plan.key_index, plan.head_theta, len(plan.query_index))
+        self._turn_own(plan.query_index, plan.head_theta)
 
     def execute_recompute(self, plan: CachePlan, segment: int) -> None:
-        """Stage the old pages of a plan's recache and write the new ones in the next forward.
+        """Make the old pages of a plan's recache ready and write the new ones in the next forward.
 
         What neither the recache nor the rest of the plan needs is dropped first, to make room for the new pages.
         """
@@ -132,149 +167,215 @@ class KVArena:
         assert again is not None
         sources = {page for merge in plan.merge for page, _ in merge.terms}
         sources |= {page for select in plan.select for page in select.sources}
-        self.keep({*again.read, *again.store, *plan.read, *plan.retain, *sources})
-        self._stage(again.read, again.key_index, plan.head_theta)
-        self._prepare(again.index, plan.head_theta)
-        self._own = torch.tensor([again.frames.index(frame) for frame in again.store]).to(self.device)
+        self.keep({*again.read, *plan.read, *plan.retain, *sources}.difference(again.store))
+        self._stored = torch.tensor([again.frames.index(frame) for frame in again.store]).to(self.device)
+        self._arrange(again.read, again.key_index, plan.head_theta, len(again.store))
+        self._turn_own(again.index, plan.head_theta, [again.frames.index(frame) for frame in again.store])
         self.writing(again.store, segment)
 
+    def resume(self, plan: CachePlan) -> None:
+        """After `load_state`, go on with the plan that was in force."""
+        self._stored = None
+        self._turn_own(plan.query_index, plan.head_theta)
+
     def writing(self, frames: tuple[int, ...], segment: int) -> None:
-        """From now to the next plan, forwards store the raw keys and values of ``frames``, the call's own frames."""
-        for frame in frames:
-            self._slot(Page(frame, segment))
-        self._write = self._index(frames)
+        """From now to the next plan, forwards store the keys and values of ``frames``, the call's own frames."""
+        for frame, slot, turn in zip(frames, self._own, self._own_turns, strict=True):
+            self._add(Page(frame, segment), slot, turn)
+            if frame < self.shape.sink:
+                self._raw[frame] = self._raw_copy()
+        self._writing = frames
 
-    def _prepare(self, query_index: tuple[int, ...], head_theta: tuple[float, ...] | None) -> None:
-        angles = rope.join_angles(
-            rope.temporal_angles(query_index, self.config.rope_dims[0], head_theta), self._spatial_SP
-        )
-        self._angles = (angles[0].to(self.device), angles[1].to(self.device))
-        self._own = self._write = None
+    def _arrange(
+        self, read: tuple[PageId, ...], index: tuple[int, ...], theta: tuple[float, ...] | None, own: int
+    ) -> None:
+        """Bring the pages read to their turns and into one range of slots, with room for ``own`` new frames."""
+        self._writing = ()
+        made = self.table.arrange(read, index, theta, own, self._raw)
+        tokens = self.shape.tokens
+        if self.table.count * tokens > self.keys.shape[2]:
+            self.keys, self.values = self._grown(self.keys), self._grown(self.values)
+        for rotation in made.rotations:
+            if rotation.page not in self._raw:
+                assert rotation.old is not None
+                self._raw[rotation.page] = self._turned_back(rotation.page, rotation.source, rotation.old)
+        self._move(self.keys, made.key_moves)
+        self._move(self.values, made.value_moves)
+        for rotation in made.rotations:
+            phase = self._page_phase(rotation.page, rotation.new)
+            self._slot(self.keys, rotation.slot).copy_(rope.turn(self._raw[rotation.page], phase))
+        self.moved_pages += len(made.value_moves)
+        self.turned_pages += len(made.rotations)
+        self._take(made.shift, made.own, made.slots + made.own)
 
-    def _stage(self, read: tuple[PageId, ...], index: tuple[int, ...], head_theta: tuple[float, ...] | None) -> None:
-        """Rotate the pages that the plan reads, once, to the front of the staging buffers."""
-        self._past = len(read) * self.shape.tokens
-        if not read:
-            return
-        self._reserve(self._past)
-        slots = self._index(read)
-        temporal = rope.temporal_angles(index, self.config.rope_dims[0], head_theta)
-        cos, sin = (part.to(self.device) for part in rope.join_angles(temporal, self._spatial_SP))
-        for layer in range(self.config.num_layers):
-            if self.token_ids is not None:
-                cos, sin = self._token_angles(temporal, self.token_ids[layer, slots])
-            k_BRNK, v_BRNK = (
-                pages[layer].index_select(0, slots).transpose(0, 1).flatten(1, 2)
-                for pages in (self.k_pages, self.v_pages)
-            )
-            self._stage_k[layer][:, : self._past] = rope.rotate(k_BRNK, cos, sin)
-            self._stage_v[layer][:, : self._past] = v_BRNK
+    def _take(self, shift: int, own: Sequence[int], order: Sequence[int]) -> None:
+        self._shift, self._own, self._order = shift, tuple(own), tuple(order)
+        first = min(self._order, default=0)
+        self._attended = slice(first * self.shape.tokens, (first + len(self._order)) * self.shape.tokens)
 
-    def _token_angles(self, temporal: Tensor, ids_RBS: Tensor) -> tuple[Tensor, Tensor]:
-        """Angles [B, R*S, N or 1, K/2] of pages whose tokens come from different places of the grid."""
-        spatial_BRSP = self._spatial_SP[ids_RBS.transpose(0, 1).cpu()]
-        parts = [rope.join_angles(temporal, spatial_RSP) for spatial_RSP in spatial_BRSP]
-        return (
-            torch.stack([cos for cos, _ in parts]).to(self.device),
-            torch.stack([sin for _, sin in parts]).to(self.device),
-        )
+    def _turn_own(
+        self, index: Sequence[int], theta: tuple[float, ...] | None, stored: Sequence[int] | None = None
+    ) -> None:
+        """Rotate queries and keys of the next calls at ``index``; ``stored``: which of their frames go into slots."""
+        shifted = [at + self._shift for at in index]
+        self._phase = self._phases(shifted, theta)
+        self._own_turns = [(shifted[place], theta) for place in (range(len(shifted)) if stored is None else stored)]
+        self._runs = runs(self._own)
 
-    def _reserve(self, tokens: int) -> None:
-        """Grow the staging buffers; they reach their final size when the window is full and stay there."""
-        if self._stage_k and self._stage_k[0].shape[1] >= tokens:
-            return
-        shape = (self.shape.batch, tokens, self.config.num_heads, self.config.head_dim)
-        for stages in (self._stage_k, self._stage_v):
-            old, layers = list(stages), range(self.config.num_layers)
-            stages[:] = [torch.empty(shape, dtype=self.dtype, device=self.device) for _ in layers]
-            for new, previous in zip(stages, old, strict=False):
-                new[:, : previous.shape[1]] = previous
+    def _grown(self, buffer: Tensor) -> Tensor:
+        new = self._buffer()
+        new[:, :, : buffer.shape[2]] = buffer
+        return new
+
+    def _move(self, buffer: Tensor, moves: Sequence[tuple[int, int]]) -> None:
+        if moves:
+            sources, targets = (torch.tensor(slots).to(self.device) for slots in zip(*moves, strict=True))
+            frames = buffer.unflatten(2, (-1, self.shape.tokens))
+            frames.index_copy_(2, targets, frames.index_select(2, sources))
+
+    # --- keys and their rotation ------------------------------------------------------------------------------------
+
+    def _slot(self, buffer: Tensor, slot: int) -> Tensor:
+        """[layers, B, S, N, K] of one slot."""
+        return buffer[:, :, slot * self.shape.tokens : (slot + 1) * self.shape.tokens]
+
+    def _raw_copy(self) -> Tensor:
+        """A tensor for the un-rotated keys of a page."""
+        return self._spare.pop() if self._spare else torch.empty_like(self._slot(self.keys, 0)).contiguous()
+
+    def _turned_back(self, page: PageId, slot: int, turn: Turn) -> Tensor:
+        phase = self._page_phase(page, turn).conj()
+        return self._raw_copy().copy_(rope.turn(self._slot(self.keys, slot), phase))
+
+    def _phases(self, index: Sequence[int], theta: tuple[float, ...] | None, ids_FS: Tensor | None = None) -> Tensor:
+        """cos + i sin of frames at ``index``, complex [F * S, 1 or N, K/2]; ``ids_FS``: places of their tokens."""
+        temporal = rope.temporal_angles(index, self.config.rope_dims[0], theta)
+        cos, sin = rope.join_angles(temporal, self._spatial_SP if ids_FS is None else self._spatial_SP[ids_FS.cpu()])
+        work = torch.float64 if self.dtype == torch.float64 else torch.float32
+        return torch.complex(cos.to(work), sin.to(work)).to(self.device)
+
+    def _page_phase(self, page: PageId, turn: Turn) -> Tensor:
+        """Phases of a page, broadcastable to [layers, B, S, N, K/2]."""
+        if page not in self._token_ids:
+            return self._phases([turn[0]], turn[1])
+        ids = self._token_ids[page]
+        return self._phases([turn[0]] * ids[..., 0].numel(), turn[1], ids.flatten(0, 1)).unflatten(0, ids.shape)
 
     # --- attention --------------------------------------------------------------------------------------------------
 
     def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
-        """Attend the call's tokens to the staged window and to each other (or to those that a recache stores)."""
-        if self.keep_queries and self._write is not None:
+        """Attend the call's tokens to the window and to each other (or to those that a recache stores)."""
+        if self._writing and self.keep_queries:
             self.last_queries[layer] = q_BLNK
-        q = rope.rotate(q_BLNK, *self._angles)
-        k, v, raw = rope.rotate(k_BLNK, *self._angles), v_BLNK, k_BLNK
-        if self._own is not None:
-            k, v, raw = (self._frames(x).index_select(1, self._own).flatten(1, 2) for x in (k, v, raw))
-        if self._write is not None:
-            self.k_pages[layer].index_copy_(0, self._write, self._frames(raw).transpose(0, 1).to(self.dtype))
-            self.v_pages[layer].index_copy_(0, self._write, self._frames(v).transpose(0, 1).to(self.dtype))
-        end = self._past + k.shape[1]
-        self._reserve(end)
-        keys, values = self._stage_k[layer][:, :end], self._stage_v[layer][:, :end]
-        keys[:, self._past :] = k
-        values[:, self._past :] = v
+        q, k, raw, v = rope.turn(q_BLNK, self._phase), rope.turn(k_BLNK, self._phase), k_BLNK, v_BLNK
+        if self._stored is not None:
+            k, raw, v = (self._frames(x).index_select(1, self._stored).flatten(1, 2) for x in (k, raw, v))
+        for place, frame in enumerate(self._writing):
+            if frame in self._raw:
+                self._raw[frame][layer] = self._frames(raw)[:, place]
+        keys, values, tokens = self.keys[layer], self.values[layer], self.shape.tokens
+        for place, slot, count in self._runs:
+            source, target = (slice(start * tokens, (start + count) * tokens) for start in (place, slot))
+            keys[:, target] = k[:, source]
+            values[:, target] = v[:, source]
         if self.probe is not None:
-            self.probe(layer, q, keys)
-        return attention(q, keys, values)
+            order = torch.tensor(self._order).to(self.device)
+            self.probe(layer, q, self._frames(keys).index_select(1, order).flatten(1, 2))
+        return attention(q, keys[:, self._attended], values[:, self._attended])
 
     def _frames(self, x_BLNK: Tensor) -> Tensor:
         return x_BLNK.unflatten(1, (-1, self.shape.tokens))
 
     # --- memory pages -----------------------------------------------------------------------------------------------
 
+    def _raw_keys(self, page: PageId) -> Tensor:
+        if page not in self._raw:
+            slot = self.table.slots[page][0]
+            turn = self.table.turns[slot]
+            assert turn is not None
+            self._raw[page] = self._turned_back(page, slot, turn)
+        return self._raw[page]
+
+    def _values(self, page: PageId) -> Tensor:
+        return self._slot(self.values, self.table.slots[page][0])
+
+    def _remember(self, page: Page, raw: Tensor, values: Tensor, ids: Tensor | None = None) -> None:
+        """Fill a memory page; its keys are rotated when a plan reads it."""
+        if page.id in self.pages:
+            self._drop(page.id)
+        slot = self.table.free()
+        self._add(page, slot, None)
+        self._raw[page.id] = self._raw_copy().copy_(raw)
+        self._slot(self.values, slot).copy_(values)
+        if ids is not None:
+            self._token_ids[page.id] = ids
+
     def _merge(self, merge: Merge, segment: int) -> None:
         """Weighted sum of pages in float32, keys and values of all layers at once."""
-        sources = self._index(page for page, _ in merge.terms)
-        weights = torch.tensor([weight for _, weight in merge.terms], dtype=torch.float32, device=self.device)
         sums = []
-        for pages in (self.k_pages, self.v_pages):
-            total = torch.einsum("lpbsnk,p->lbsnk", pages.index_select(1, sources).float(), weights)
+        for content in (self._raw_keys, self._values):
+            total = torch.stack([weight * content(page).float() for page, weight in merge.terms]).sum(0)
             sums.append(total.mean(2, keepdim=True).expand_as(total) if merge.pool_tokens else total)
-        slot = self._slot(Page(merge.page, segment))
-        self.k_pages[:, slot] = sums[0].to(self.dtype)
-        self.v_pages[:, slot] = sums[1].to(self.dtype)
+        self._remember(Page(merge.page, segment), *sums)
 
     def _select(self, select: Select, segment: int, scorer: TokenScorer | None) -> None:
         """Fill pages with the best-scored tokens of the sources, per layer; tokens keep their place in the grid."""
         if scorer is None:
             raise PolicyError("a plan selects tokens but the policy has no scorer; set CachePolicy.scorer")
-        if self.token_ids is None:
-            ids = torch.arange(self.shape.tokens, device=self.device)
-            self.token_ids = ids.expand(*self.k_pages.shape[:3], -1).contiguous()
-        sources = self._index(select.sources)
-        wanted = len(select.pages) * self.shape.tokens
-        if wanted > len(select.sources) * self.shape.tokens:
+        tokens = self.shape.tokens
+        wanted = len(select.pages) * tokens
+        if wanted > len(select.sources) * tokens:
             raise PolicyError(f"cannot select {wanted} tokens from {len(select.sources)} pages: {select}")
-        kept = []
-        for layer in range(self.config.num_layers):
-            k, v, ids = (
-                pages[layer].index_select(0, sources).transpose(0, 1).flatten(1, 2)
-                for pages in (self.k_pages, self.v_pages, self.token_ids)
-            )
-            best = scorer(layer, self.last_queries.get(layer), k, v).topk(wanted, dim=1).indices.sort(dim=1).values
-            rows = best[:, :, None, None].expand(-1, -1, *k.shape[2:])
-            kept.append((k.gather(1, rows), v.gather(1, rows), ids.gather(1, best)))
-        slots = torch.tensor([self._slot(Page(page, segment)) for page in select.pages]).to(self.device)
-        for layer, (k, v, ids) in enumerate(kept):
-            for pages, x in ((self.k_pages, k), (self.v_pages, v), (self.token_ids, ids)):
-                pages[layer].index_copy_(0, slots, x.unflatten(1, (-1, self.shape.tokens)).transpose(0, 1))
+        whole = torch.arange(tokens, device=self.device).expand(self.config.num_layers, self.shape.batch, -1)
+        k, v, ids = (
+            torch.cat([content(page) for page in select.sources], dim=2)
+            for content in (self._raw_keys, self._values, lambda page: self._token_ids.get(page, whole))
+        )
+        best = torch.stack(
+            [
+                scorer(layer, self.last_queries.get(layer), k[layer], v[layer]).topk(wanted, dim=1).indices
+                for layer in range(self.config.num_layers)
+            ]
+        ).sort(dim=2)[0]
+        rows = best[..., None, None].expand(-1, -1, -1, *k.shape[3:])
+        kept = (k.gather(2, rows), v.gather(2, rows), ids.gather(2, best))
+        for page, *content in zip(select.pages, *(x.split(tokens, dim=2) for x in kept), strict=True):
+            self._remember(Page(page, segment), *content)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, object]]:
-        """(tensors, JSON record) of the pages in use, for `load_state`."""
-        order = list(self.slots)
-        slots = self._index(order)
-        tensors = {"k": self.k_pages.index_select(1, slots), "v": self.v_pages.index_select(1, slots)}
-        if self.token_ids is not None:
-            tensors["token_ids"] = self.token_ids.index_select(1, slots)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, JSON record) for `load_state`; slots are part of it, so that sums are taken in the same order."""
+        tensors = {"keys": self.keys.clone(), "values": self.values.clone()}
+        pages = []
+        for number, (page, entry) in enumerate(self.pages.items()):
+            slots = [[slot, *(self.table.turns[slot] or (None, None))] for slot in self.table.slots[page]]
+            pages.append([page, entry.segment, slots])
+            for name, kept in (("raw", self._raw), ("ids", self._token_ids)):
+                if page in kept:
+                    tensors[f"{name}.{number}"] = kept[page].clone()
         tensors |= {f"queries.{layer}": q.contiguous() for layer, q in self.last_queries.items()}
-        return tensors, {"pages": [[page, self.pages[page].segment] for page in order]}
+        return tensors, {"pages": pages, "shift": self._shift, "own": self._own, "order": self._order}
 
-    def load_state(self, tensors: Mapping[str, Tensor], record: Mapping[str, list[tuple[PageId, int]]]) -> None:
-        """Take up what `state` gave. The next plan must be executed before the next forward."""
+    def load_state(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Take up what `state` gave; then `resume` the plan in force, or execute the next one."""
         self.clear()
-        slots = torch.tensor([self._slot(Page(page, segment)) for page, segment in record["pages"]], dtype=torch.long)
-        self.k_pages.index_copy_(1, slots.to(self.device), tensors["k"].to(self.device))
-        self.v_pages.index_copy_(1, slots.to(self.device), tensors["v"].to(self.device))
-        if "token_ids" in tensors:
-            self.token_ids = torch.zeros(self.k_pages.shape[:4], dtype=torch.long, device=self.device)
-            self.token_ids.index_copy_(1, slots.to(self.device), tensors["token_ids"].to(self.device))
+        self.table.count = max(self.table.count, tensors["keys"].shape[2] // self.shape.tokens)
+        self.keys, self.values = self._buffer(), self._buffer()
+        for buffer, saved in ((self.keys, tensors["keys"]), (self.values, tensors["values"])):
+            buffer[:, :, : saved.shape[2]] = saved
+        for number, (page, segment, slots) in enumerate(record["pages"]):
+            for slot, index, theta in slots:
+                turn = None if index is None else (index, None if theta is None else tuple(theta))
+                if page in self.pages:
+                    self.table.slots[page].append(slot)
+                    self.table.turns[slot] = turn
+                else:
+                    self._add(Page(page, segment), slot, turn)
+            for name, kept in (("raw", self._raw), ("ids", self._token_ids)):
+                if f"{name}.{number}" in tensors:
+                    kept[page] = tensors[f"{name}.{number}"].to(self.device)
+        self._take(record["shift"], record["own"], record["order"])
         self.last_queries = {
             int(key.removeprefix("queries.")): q.to(self.device) for key, q in tensors.items() if key[:8] == "queries."
         }

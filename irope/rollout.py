@@ -105,7 +105,7 @@ class Rollout:
     def __post_init__(self) -> None:
         self.policy.check(self.block, self.events.blocks * self.block, self.horizon)
         grid = self.model.config.grid(*self.frame_shape[1:])
-        shape = ArenaShape(self.policy.capacity(self.block), grid, self.batch)
+        shape = ArenaShape(self.policy.capacity(self.block), grid, self.batch, self.policy.sink)
         self._network: Callable[..., Tensor] = self.model
         if self.execution == "reference":
             from irope.reference import ReferenceArena, ReferenceTransformer
@@ -139,7 +139,7 @@ class Rollout:
                 self._plan = own_plan or self._plan
                 continue
             if resumed and isinstance(op, Context) and own_plan is None and self._plan is not None:
-                self.arena.stage(self._plan)  # `load_state` brought the pages back, not their rotated copies
+                self.arena.resume(self._plan)
             self._plan, self._done, resumed = own_plan or self._plan, number + 1, False
             match op:
                 case Denoise():

@@ -107,4 +107,4 @@ def test_the_cache_holds_as_many_rows_as_the_plan_says(kept: int, rows: int) -> 
         pass
     tokens = 16
     assert seen == {0: 3 * tokens, 1: 6 * tokens, 2: 6 * tokens, 3: 6 * tokens, 4: rows * tokens, 5: 6 * tokens}
-    assert made.arena.k_pages.shape[1] == policy.window
+    assert made.arena.keys.shape[2] == policy.window * tokens
