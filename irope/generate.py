@@ -1,34 +1,29 @@
-"""Make one video: roll out, write frames as they come, checkpoint, and the sidecar JSON last."""
+"""Make videos: roll out, alone or several in lock step, and record each on its own (`irope.recording`)."""
 
 from __future__ import annotations
 
-import errno
 import json
 import time
+import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
-from statistics import median
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+import torch
 
 from irope.claims import Claim, Claims
-from irope.finished import clear_failure
+from irope.finished import finished
 from irope.generator import Generator
-from irope.jobs import VideoJob
+from irope.jobs import VideoJob, in_step
+from irope.lock_step import of_one, together
 from irope.noise import KeyedNoise
 from irope.policy import CacheEvent
-from irope.provenance import environment
-from irope.rollout import Block, Rollout
-from irope.sidecars import facts, publish
+from irope.recording import Recording
+from irope.rollout import Rollout
 from irope.systems import Interrupted
-from irope.trace import PlanTrace
-from irope.video import MENDABLE, Progress, VideoError, VideoWriter, missing_chunks
 
 
 @dataclass(frozen=True)
@@ -46,28 +41,43 @@ class Report:
     resumed: int = 0
 
 
-@dataclass
-class _Log:
-    """What a video accumulates besides frames; kept in every checkpoint."""
+class Order(NamedTuple):
+    """A video to make.
 
-    writer: Progress = field(default_factory=Progress)
-    trace: PlanTrace = field(default_factory=PlanTrace)
-    seconds: list[float] = field(default_factory=list)
-    stage_bytes: int = 0
+    Attributes:
+        work: folder of this process alone, on the file system of the video, for everything unfinished; who takes it
+            over continues from there.
+        check: called after every block and before anything is published; raises if ``work`` was taken over.
+    """
+
+    job: VideoJob
+    work: Path
+    check: Callable[[], None] = lambda: None
 
 
-def make_rollout(job: VideoJob, generator: Generator) -> Rollout:
-    """The roll-out of a job, at its first block."""
-    prompts = [segment.prompt for segment in job.timeline.segments]
+Outcome: TypeAlias = dict[str, Any] | Exception
+"""The sidecar of a finished video, or what went wrong with it."""
+
+
+def make_rollout(jobs: Sequence[VideoJob], generator: Generator) -> Rollout:
+    """The roll-out of jobs in lock step (`irope.jobs.in_step`), at its first block."""
+    first = jobs[0]
+    shape = (generator.clock.block, *generator.frame_shape)
+    noises = [KeyedNoise(job.seed, [job.script.noise_key], shape) for job in jobs]
+
+    def texts(segment: int) -> torch.Tensor:
+        return torch.cat([generator.encode_text(job.timeline.segments[segment].prompt) for job in jobs])
+
     return Rollout(
         model=generator.transformer,
-        policy=job.own.policy,
-        events=job.timeline,
-        sampler=job.own.sampler,
-        texts=lambda segment: generator.encode_text(prompts[segment]),
-        noise=KeyedNoise(job.seed, [job.script.noise_key], (generator.clock.block, *generator.frame_shape)),
+        policy=first.own.policy,
+        events=first.timeline,
+        sampler=first.own.sampler,
+        texts=texts,
+        noise=lambda block, step: torch.cat([noise(block, step) for noise in noises]),
         frame_shape=generator.frame_shape,
         codec=generator.codec,
+        batch=len(jobs),
         block=generator.clock.block,
         horizon=generator.horizon,
     )
@@ -107,6 +117,21 @@ def as_they_come_free(
         yield job, claim
 
 
+def company(job: VideoJob, others: Iterable[VideoJob], claims: Claims, most: int) -> list[tuple[VideoJob, Claim]]:
+    """Up to ``most`` of ``others`` that are to be made, can be in lock step with ``job``, and are free: with claims."""
+    found: list[tuple[VideoJob, Claim]] = []
+    for other in others:
+        if len(found) == most:
+            break
+        if not in_step(job, other) or other.done or (claim := claims.take(other.key, name_of(other))) is None:
+            continue
+        if finished(other.stem, other.key):  # the owner before has finished it meanwhile
+            claim.release(done=True)
+        else:
+            found.append((other, claim))
+    return found
+
+
 def generate_claimed(job: VideoJob, claim: Claim, generator: Generator | None, **options: Any) -> dict[str, Any]:
     """`generate` in the folder of a claim, which is released: done, or kept for the next owner. Raises ClaimLost."""
     done = False
@@ -116,6 +141,30 @@ def generate_claimed(job: VideoJob, claim: Claim, generator: Generator | None, *
     finally:
         claim.release(done)
     return sidecar
+
+
+def claimed_together(
+    party: Sequence[tuple[VideoJob, Claim]], generator: Generator | None, **options: Any
+) -> list[Outcome]:
+    """`generate_claimed` for the videos of a `company`, in lock step, or for any one; see `generate_together`."""
+    if len(party) == 1 or generator is None:
+        return [_outcome(job, claim, generator, options) for job, claim in party]
+    outcomes: list[Outcome] = []
+    try:
+        outcomes += generate_together(
+            [Order(job, claim.work, claim.check) for job, claim in party], generator, **options
+        )
+    finally:
+        for number, (_, claim) in enumerate(party):
+            claim.release(done=number < len(outcomes) and isinstance(outcomes[number], dict))
+    return outcomes
+
+
+def _outcome(job: VideoJob, claim: Claim, generator: Generator | None, options: dict[str, Any]) -> Outcome:
+    try:
+        return generate_claimed(job, claim, generator, **options)
+    except Exception as error:
+        return error
 
 
 def generate(
@@ -133,9 +182,7 @@ def generate(
     the sidecar JSON, which is returned.
 
     Args:
-        work: folder of this process alone, on the file system of the video, for everything unfinished; who takes it
-            over continues from there. Without one a claim is taken, when whoever has it now has let go.
-        check: called after every block and before anything is published; raises if ``work`` was taken over.
+        work, check: see `Order`. Without a folder a claim is taken, when whoever has it now has let go.
         stop: asked after every block; when true the video is left at a checkpoint.
         generator: the loaded model; not needed for a video of a system.
 
@@ -161,116 +208,116 @@ def generate(
             return make_system_video(job, work, check, stop, lambda *done: report(Report(job, *done)))
         if generator is None:
             raise ValueError(f"{name_of(job)}: a policy needs a generator")
-        return _generate(job, generator, checkpoint_blocks, report, work, check, stop)
     except OSError:
         check()  # what another worker has taken over is gone, which is no error of the file system
         raise
+    [outcome] = generate_together([Order(job, work, check)], generator, checkpoint_blocks, report, stop)
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
-def _generate(
-    job: VideoJob,
+def generate_together(
+    orders: Sequence[Order],
+    generator: Generator,
+    checkpoint_blocks: int = 20,
+    report: Callable[[Report], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
+    """`generate` for several videos of one kind (`irope.jobs.in_step`), in lock step: the same blocks in one forward.
+
+    What goes wrong with one of them, in its files or its claim, is its outcome, and the others go on. What goes wrong
+    with the roll-out, perhaps by one prompt or for lack of memory, makes them be tried again one by one. Those whose
+    checkpoints are behind different blocks are made one group after the other.
+
+    Returns:
+        For every order its sidecar, or what `generate` would raise.
+    """
+    with ExitStack() as stack:
+        members = [_Member(order, stack) for order in orders]
+        groups: dict[int, list[_Member]] = {}
+        for member in members:
+            if member.outcome is None:
+                groups.setdefault(member.recording.done, []).append(member)
+        for group in groups.values():
+            try:
+                _roll(group, generator, checkpoint_blocks, report, stop)
+            except Exception as error:
+                if len(orders) == 1:
+                    members[0].outcome = error
+                else:
+                    said = f"{len(group)} videos in lock step: {type(error).__name__}: {error}; now one by one"
+                    warnings.warn(said, stacklevel=2)
+    alone = (checkpoint_blocks, report, stop)
+    return [
+        generate_together([order], generator, *alone)[0] if member.outcome is None else member.outcome
+        for order, member in zip(orders, members, strict=True)
+    ]
+
+
+class _Member:
+    """A video of a batch, with its files and its own outcome."""
+
+    def __init__(self, order: Order, stack: ExitStack) -> None:
+        self.job, self.check = order.job, order.check
+        self.outcome: Outcome | None = None
+        with self.alone():
+            self.job.stem.parent.mkdir(parents=True, exist_ok=True)
+            self.recording = stack.enter_context(Recording(order.job, order.work, order.check))
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """What goes wrong in here is the outcome of this video and no other."""
+        try:
+            try:
+                yield
+            except OSError:
+                self.check()  # what another worker has taken over is gone, which is no error of the file system
+                raise
+        except Exception as error:
+            self.outcome = error
+
+
+def _roll(
+    members: Sequence[_Member],
     generator: Generator,
     checkpoint_blocks: int,
     report: Callable[[Report], None],
-    work: Path,
-    check: Callable[[], None],
     stop: Callable[[], bool],
-) -> dict[str, Any]:
-    for part in work.glob("*.part"):  # a former owner may still have it open
-        part.unlink()
-    generator.prepare([segment.prompt for segment in job.timeline.segments])
-    rollout = make_rollout(job, generator)
-    state, parts = work / "state.safetensors", work / "parts"
-    log = _resume(state, parts, job, rollout)
-    resumed = len(log.seconds)
-    options = job.file
-    with VideoWriter(
-        job.stem.with_name(job.stem.name + ".mp4"),
-        fps=generator.clock.fps,
-        scale=options.scale,
-        subtitles=options.subtitles,
-        lossless=options.lossless,
-        resume=log.writer,
-        parts=parts,
-    ) as writer:
-        for block in rollout:
-            assert block.frames is not None
-            writer.write(block.frames[0].numpy(), job.timeline.segments[block.segment].subtitle)
-            _note(log, block, rollout)
-            check()
-            report(Report(job, block.index + 1, job.timeline.blocks, block.seconds, block.event, resumed))
-            stopping = stop() and block.index + 1 < job.timeline.blocks
-            if stopping or len(log.seconds) % checkpoint_blocks == 0:
-                log.writer = writer.checkpoint()
-                _save(state, job, rollout, log)
-            if stopping:
-                raise Interrupted(f"{name_of(job)}: stopped after block {block.index + 1} of {job.timeline.blocks}")
-        try:
-            # The chunks stay, for a kill before the sidecar is there; they go with the folder.
-            log.writer = writer.finish(keep_chunks=True, check=check)
-        except VideoError as error:
-            if error.errno not in MENDABLE:
-                state.unlink(missing_ok=True)  # a damaged chunk: the next attempt starts from nothing
-            raise
-    sidecar = _sidecar(job, generator, rollout, log)
-    publish(work, job.sidecar, sidecar, check)
-    clear_failure(job.stem)
-    return sidecar
+) -> None:
+    jobs = [member.job for member in members]
+    blocks = jobs[0].timeline.blocks
+    generator.prepare([segment.prompt for job in jobs for segment in job.timeline.segments])
+    rollout = make_rollout(jobs, generator)
+    if (state := members[0].recording.state) is not None:
+        rollout.load_state(together([member.recording.tensors() for member in members]), state)
+    settled, stopping = -1, False
 
+    def settle(block: int) -> bool:
+        """Whether a checkpoint follows this block, as the roll-out may not go on before that."""
+        nonlocal settled, stopping
+        stopping = stop() and block + 1 < blocks
+        if stopping or (block + 1) % checkpoint_blocks == 0:
+            settled = block
+        return settled == block
 
-def _note(log: _Log, block: Block, rollout: Rollout) -> None:
-    assert block.plan is not None
-    log.trace.add(block.index, block.event, block.segment, block.plan)
-    log.seconds.append(round(block.seconds, 6))
-    log.stage_bytes = max(log.stage_bytes, rollout.arena.stage_bytes)
-
-
-def _save(path: Path, job: VideoJob, rollout: Rollout, log: _Log) -> None:
-    tensors, record = rollout.state()
-    facts = {
-        "key": job.key,
-        "rollout": record,
-        "writer": log.writer.to_json(),
-        "trace": log.trace.entries,
-        "seconds": log.seconds,
-        "stage_bytes": log.stage_bytes,
-    }
-    part = path.with_name(f"{path.name}.{token_hex(4)}.part")
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"state": json.dumps(facts)})
-    except SafetensorError as error:  # its own words for what the system refuses
-        part.unlink(missing_ok=True)
-        advice = f"cannot write a checkpoint ({error}): free some space and run the same command again"
-        raise VideoError(errno.EIO, advice, str(path)) from error
-    part.replace(path)
-
-
-def _resume(path: Path, parts: Path, job: VideoJob, rollout: Rollout) -> _Log:
-    """Take up the checkpoint of an earlier run of the same job; an unreadable or foreign one starts from nothing."""
-    try:
-        with safe_open(str(path), "pt") as file:
-            facts = json.loads(file.metadata()["state"])
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        saved = Progress(**facts["writer"])
-        if facts["key"] != job.key or missing_chunks(parts, saved.chunks, job.file.lossless):
-            return _Log()
-    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
-        return _Log()
-    rollout.load_state(tensors, facts["rollout"])
-    return _Log(saved, PlanTrace(facts["trace"]), facts["seconds"], facts["stage_bytes"])
-
-
-def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -> dict[str, Any]:
-    """Everything about a finished video, as JSON types."""
-    files = {"mp4": job.stem.name + ".mp4", "frames": job.stem.name + ".mkv" if job.file.lossless else None}
-    return facts(job, files, log.writer.frames, log.writer.hash) | {
-        "cost": {
-            "seconds_per_block_median": median(log.seconds),
-            "seconds_total": round(sum(log.seconds), 3),
-            "kv_page_bytes": rollout.arena.page_bytes,
-            "kv_peak_bytes": rollout.arena.page_bytes + log.stage_bytes,
-        },
-        "seconds_per_block": log.seconds,
-        "plans": log.trace.entries,
-        "environment": environment(generator.transformer.device),
-    }
+    for block in rollout.blocks(settle):
+        tensors, record = rollout.state() if block.index == settled else ({}, {})
+        for row, member in enumerate(members):
+            if member.outcome is not None:
+                continue
+            with member.alone():
+                job, recording = member.job, member.recording
+                recording.add(block, rollout, row)
+                member.check()
+                report(Report(job, block.index + 1, blocks, block.seconds, block.event, recording.resumed))
+                if block.index == settled:
+                    recording.checkpoint(of_one(tensors, row), record)
+                    if stopping:
+                        raise Interrupted(f"{name_of(job)}: stopped after block {block.index + 1} of {blocks}")
+        if all(member.outcome is not None for member in members):
+            return
+    for member in members:
+        if member.outcome is None:
+            with member.alone():
+                member.outcome = member.recording.finish(rollout)

@@ -261,6 +261,18 @@ def system_of(method: Mapping[str, Any]) -> str | None:
     return None if system is None else str(system["name"])
 
 
+def in_step(one: VideoJob, other: VideoJob) -> bool:
+    """Whether two videos can be made in lock step: alike in everything but prompts, seed and place."""
+    if one.system is not None or other.system is not None or one.timeline.blocks != other.timeline.blocks:
+        return False
+    shapes = ([(s.start_block, s.stop_block, s.cut) for s in job.timeline.segments] for job in (one, other))
+    return (
+        next(shapes) == next(shapes)
+        and all(one.record[part] == other.record[part] for part in ("model", "policy", "timesteps"))
+        and one.config["video"]["model"] == other.config["video"]["model"]
+    )
+
+
 def model_of(config: Settings) -> str:
     """Name of the model, or of the system, that makes the videos of a configuration. Raises as `card_from`."""
     method = config["video"]["method"]

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from irope.cache import ArenaShape, KVArena, Probe
+from irope.hand_over import Lane, lane_for
 from irope.noise import NoiseSource
 from irope.policy import CacheEvent, CachePlan, CachePolicy, Recompute
 from irope.sampler import Sampler, clean, renoise
@@ -28,7 +29,7 @@ class FrameDecoder(Protocol):
     """A stream of latents becoming pixel frames: the first latent gives one frame, every later one four."""
 
     def __call__(self, latents_BFCHW: Tensor, /) -> Tensor:
-        """Latents [B, n, C, h, w] -> uint8 frames [B, m, H, W, 3] on the CPU."""
+        """Latents [B, n, C, h, w] -> uint8 frames [B, m, H, W, 3], where they are decoded."""
 
     def state(self) -> dict[str, Tensor]: ...
 
@@ -71,6 +72,9 @@ class Block:
     seconds: float
 
 
+_Wait = Callable[[], Tensor]
+
+
 @dataclass
 class Rollout:
     """A video (or a batch in lock step) under one policy, one sampler and one timed prompt script.
@@ -84,6 +88,7 @@ class Rollout:
         frame_shape: (channels, height, width) of a latent frame.
         codec: decodes on the way; needed by the ``restart`` schedule, which encodes a pixel frame again.
         watch: sees attention without changing a frame (`irope.attention_map`).
+        lane: how frames reach the host; None: on a GPU on a stream of their own.
         execution: ``fast``, or ``reference``: the published order of operations (`irope.reference`).
     """
 
@@ -99,6 +104,7 @@ class Rollout:
     block: int = 3
     horizon: int = 21
     watch: Watch | None = None
+    lane: Lane | None = None
     execution: str = "fast"
     arena: KVArena | ReferenceArena = field(init=False)
 
@@ -120,7 +126,8 @@ class Rollout:
         self._clean: dict[int, Tensor] = {}  # first frame of a block -> x0, until its context pass
         self._recent: dict[int, Tensor] = {}  # latent frame -> clean latents [B, C, H, W], for recache and restart
         self._plan: CachePlan | None = None
-        self._decoder = self.codec.decoder() if self.codec is not None else None
+        self._decoders = self._new_decoders()
+        self._lane = self.lane or lane_for(self.model.device)
         self._anchor: Tensor | None = None  # the pixel frame that a restart will encode, [B, H, W, 3] uint8
         self._done = 0  # operations executed
 
@@ -130,9 +137,33 @@ class Rollout:
             self.policy, self.events, Run(self.sampler.steps, self.block, self.horizon)
         )
 
-    @torch.inference_mode()
     def __iter__(self) -> Iterator[Block]:
-        start, resumed = time.perf_counter(), self._done > 0
+        return self.blocks()
+
+    def blocks(self, settle: Callable[[int], bool] = lambda block: True) -> Iterator[Block]:
+        """Blocks as they are done, each when the next one is under way, so that it can be written meanwhile.
+
+        ``settle`` is asked about every block, in order. Where it says yes the block comes before the next one begins,
+        which `state` needs; so does every block where nothing goes on beside the host.
+        """
+        held: list[tuple[Block, _Wait | None]] = []
+        start = time.perf_counter()
+        for made in self._made():
+            held.append(made)
+            here = 0 if settle(made[0].index) or not self._lane.ahead else 1
+            while len(held) > here:
+                block, wait = held.pop(0)
+                frames = wait() if wait is not None else None
+                now = time.perf_counter()
+                yield replace(block, frames=frames, seconds=now - start)
+                start = now if held else time.perf_counter()  # what the device does meanwhile counts
+        for block, wait in held:
+            yield replace(block, frames=wait() if wait else None, seconds=time.perf_counter() - start)
+
+    @torch.inference_mode()
+    def _made(self) -> Iterator[tuple[Block, _Wait | None]]:
+        """Every block, and what waits for its frames."""
+        resumed = self._done > 0
         for number, op in enumerate(self.operations()):
             own_plan = op.plan if isinstance(op, (Denoise, Context)) else None
             if number < self._done:
@@ -150,12 +181,10 @@ class Rollout:
                     self._restart(op)
                 case Emit():
                     latents = self._clean[op.frames[0]]
-                    frames = self._decode(op, latents)
-                    if self.model.device.type == "cuda":
+                    wait = self._decode(op, latents)
+                    if wait is None and self.model.device.type == "cuda":
                         torch.cuda.synchronize()
-                    now = time.perf_counter()
-                    yield Block(op.block, op.event, op.segment, latents, frames, self._plan, now - start)
-                    start = time.perf_counter()
+                    yield Block(op.block, op.event, op.segment, latents, None, self._plan, 0.0), wait
 
     # --- operations -------------------------------------------------------------------------------------------------
 
@@ -234,17 +263,26 @@ class Rollout:
         last = sorted(self._recent)[len(self._recent) - op.overlap + 1 :]
         context = [anchor, *(self._recent[frame] for frame in last)]
         self.arena.clear()
-        self._decoder = self.codec.decoder()
+        self._decoders = self._new_decoders()
         self._recent, self._noisy = {}, {}
         self._clean = {0: torch.stack(context, dim=1)}
 
-    def _decode(self, op: Emit, latents: Tensor) -> Tensor | None:
-        if self._decoder is None:
+    def _new_decoders(self) -> list[FrameDecoder]:
+        """A stream for every video, so that its frames and its state do not depend on its company."""
+        return [self.codec.decoder() for _ in range(self.batch)] if self.codec is not None else []
+
+    def _decode(self, op: Emit, latents: Tensor) -> _Wait | None:
+        if not self._decoders:
             return None
-        frames = self._decoder(latents).cpu()
+
+        def each(latents_BFCHW: Tensor) -> Tensor:
+            videos = zip(self._decoders, latents_BFCHW.split(1), strict=True)
+            return torch.cat([decoder(video) for decoder, video in videos])
+
+        wait = self._lane(each, latents)
         if op.anchor is not None:
-            self._anchor = frames[:, op.anchor].clone()
-        return frames if op.pixels is None else frames[:, : op.pixels]
+            self._anchor = wait()[:, op.anchor].clone()
+        return wait if op.pixels is None else lambda: wait()[:, : op.pixels]
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
@@ -254,8 +292,8 @@ class Rollout:
         named = {f"arena.{key}": value for key, value in tensors.items()}
         for group, store in (("noisy", self._noisy), ("clean", self._clean), ("recent", self._recent)):
             named |= {f"{group}.{frame}": value.contiguous() for frame, value in store.items()}
-        if self._decoder is not None:
-            named |= {f"decoder.{key}": value for key, value in self._decoder.state().items()}
+        for video, decoder in enumerate(self._decoders):
+            named |= {f"decoder.{video}.{key}": value for key, value in decoder.state().items()}
         if self._anchor is not None:
             named["anchor.0"] = self._anchor
         return named, {"arena": arena, "done": self._done}
@@ -271,7 +309,7 @@ class Rollout:
         self._noisy, self._clean, self._recent = (
             {int(frame): t.to(device) for frame, t in group(name).items()} for name in ("noisy", "clean", "recent")
         )
-        if self._decoder is not None:
-            self._decoder.load_state(group("decoder"))
+        for video, decoder in enumerate(self._decoders):
+            decoder.load_state(group(f"decoder.{video}"))
         self._anchor = tensors.get("anchor.0")
         self._done = record["done"]

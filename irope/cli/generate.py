@@ -69,12 +69,13 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
     from irope.claims import ClaimLost, Claims
     from irope.cli.progress import RolloutProgress
     from irope.config import Choice
-    from irope.generate import as_they_come_free, generate, generate_claimed
+    from irope.generate import as_they_come_free, claimed_together, company, generate
     from irope.generator import load_generator
     from irope.systems import Interrupted
 
     torch.set_num_threads(Choice(config, "sys.threads").integer(1))
     checkpoint_blocks = Choice(config, "sys.checkpoint_blocks").integer(1)
+    most = Choice(config, "sys.batch").integer(1)
     ours = [job for job in jobs if job.system is None]
     generator = load_generator(config) if ours else None
     if generator is not None and not all(job.done for job in ours):
@@ -83,24 +84,30 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
     with RolloutProgress(generator.clock.block if generator else 1) as progress, _terminated() as stop:
         waiting = _Waiting(claims)
         for job, claim in as_they_come_free(todo, claims, waiting):
-            made = f"{job.stem}.mp4"
             if claim is None:
-                sidecar, how = generate(job, generator), "  (was done already)"
-            else:
-                try:
-                    sidecar = generate_claimed(
-                        job, claim, generator, checkpoint_blocks=checkpoint_blocks, report=progress, stop=stop.is_set
-                    )
-                except ClaimLost as lost:
-                    print(f"{made}  {lost}; it may finish the video")
-                    todo.append(job)
-                    continue
-                except Interrupted as error:
-                    raise KeyboardInterrupt from error
-                how = _took(sidecar["cost"])
-            seconds = sidecar["pixel_frames"] / sidecar["fps"]
-            print(f"{made}  {sidecar['pixel_frames']} frames, {seconds:.1f} s{how}")
+                _say_made(job, generate(job, generator), "  (was done already)")
+                continue
+            party = [(job, claim), *company(job, todo, claims, most - 1)]
+            for other, _ in party[1:]:
+                todo.remove(other)
+            options = {"checkpoint_blocks": checkpoint_blocks, "report": progress, "stop": stop.is_set}
+            problems = []
+            for (one, _), outcome in zip(party, claimed_together(party, generator, **options), strict=True):
+                if isinstance(outcome, ClaimLost):
+                    print(f"{one.stem}.mp4  {outcome}; it may finish the video")
+                    todo.append(one)
+                elif isinstance(outcome, Exception):
+                    problems.append(outcome)
+                else:
+                    _say_made(one, outcome, _took(outcome["cost"]))
+            for problem in problems:
+                raise KeyboardInterrupt if isinstance(problem, Interrupted) else problem
     return 0
+
+
+def _say_made(job: VideoJob, sidecar: Mapping[str, Any], how: str) -> None:
+    seconds = sidecar["pixel_frames"] / sidecar["fps"]
+    print(f"{job.stem}.mp4  {sidecar['pixel_frames']} frames, {seconds:.1f} s{how}")
 
 
 def _took(cost: Mapping[str, Any]) -> str:

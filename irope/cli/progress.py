@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from rich.progress import TaskID
 
@@ -14,31 +15,42 @@ LINE_SECONDS = 10.0
 """Pause between plain lines of one video; its first and last block always print."""
 
 
+@dataclass
+class _Shown:
+    """The bar of one video, when it began and when it last got a line."""
+
+    bar: TaskID
+    start: float
+    printed: float = 0.0
+
+
 class RolloutProgress(Bar):
     """Shows block, seconds per block, latent frames per second and the time left of every video."""
 
     def __init__(self, frames_per_block: int) -> None:
         super().__init__("block {task.completed}/{task.total}")
         self.frames_per_block = frames_per_block
-        self._task: tuple[str, TaskID] | None = None
-        self._start = self._printed = 0.0
+        self._shown: dict[str, _Shown] = {}
 
     def __call__(self, report: Report) -> None:
         now, name = time.perf_counter(), f"{report.job.stem.parent.name}/{report.job.stem.name}"
-        if self._task is None or self._task[0] != name:
-            self._task = (name, self.bar.add_task(name, total=report.blocks, rate=""))
-            self._start, self._printed = now - report.seconds, 0.0
+        shown = self._shown.get(name)
+        if shown is None:
+            bar = self.bar.add_task(name, total=report.blocks, rate="")
+            shown = self._shown[name] = _Shown(bar, now - report.seconds)
             if report.resumed:
                 self.say(f"{name}: continues at block {report.resumed + 1} of {report.blocks}")
         made = report.block - report.resumed
-        per_block = (now - self._start) / max(1, made)
+        per_block = (now - shown.start) / max(1, made)
         rate = (
             f"{per_block:.3f} s/block  {self.frames_per_block / per_block:.0f} latent frames/s  "
             f"ETA {per_block * (report.blocks - report.block):.0f} s"
         )
-        self.bar.update(self._task[1], completed=report.block, total=report.blocks, rate=rate)
+        self.bar.update(shown.bar, completed=report.block, total=report.blocks, rate=rate)
         last = report.block == report.blocks
-        if not self.terminal and (last or report.event is not CacheEvent.BLOCK or now - self._printed > LINE_SECONDS):
-            self._printed = now
+        if not self.terminal and (last or report.event is not CacheEvent.BLOCK or now - shown.printed > LINE_SECONDS):
+            shown.printed = now
             what = "" if report.event is CacheEvent.BLOCK else f"  ({report.event.value.replace('_', ' ')})"
             self.say(f"{name}: block {report.block}/{report.blocks}  {rate}{what}")
+        if last:
+            del self._shown[name]

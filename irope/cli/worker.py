@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,10 +27,10 @@ from irope.config import Choice, patched
 from irope.errors import UserError
 from irope.experiment import Cell, Experiment
 from irope.finished import clear_failure, failed, write_failure
-from irope.generate import generate
+from irope.generate import Order, company, generate, generate_together
 from irope.generator import Generator, device_from, load_generator
 from irope.history import History, Made, Scored
-from irope.jobs import VideoJob
+from irope.jobs import VideoJob, in_step
 from irope.provenance import device_record
 from irope.systems import Interrupted
 
@@ -78,6 +78,7 @@ class Worker:
         self.out = Path(sys["out"])
         self.makes, self.scores = (stage in stages_of(experiment.config) for stage in STAGES)
         self.patient = Choice(experiment.config, "sys.wait").flag()
+        self.batch = Choice(experiment.config, "sys.batch").integer(1)
         self.claims, self.history, self.tally = Claims(self.out), History(self.out), Tally()
         self._plans: dict[tuple[float, ...], tuple[Plan, ScoredCheck]] = {}
         self._stop = threading.Event()
@@ -116,9 +117,12 @@ class Worker:
                         refused = 0
                     continue
                 refused = 0
-                earlier.discard(task.name)
-                if self._lost(task, claim):
-                    todo.append(task)
+                party = [(task, claim), *self._company(task, todo, earlier)]
+                members = {member.name for member, _ in party}
+                earlier -= members
+                if len(party) > 1:
+                    todo = deque(other for other in todo if other.name not in members)
+                todo.extend(self._lost(party))
         self.tally.terminated = self._stopped()
         return self.tally
 
@@ -127,42 +131,78 @@ class Worker:
             return not self.makes
         return not self.scores or self._plan(task.cell)[1](scores_of(task.cell.config, task.job))
 
-    def _lost(self, task: Task, claim: Claim) -> bool:
-        """Make and score one video; whether another worker took it away meanwhile."""
-        done = False
-        try:
-            self._make(task, claim)
-            self._score(task)
-            clear_failure(task.job.stem)
-            done = True
-        except ClaimLost as lost:
-            print(f"{task.name}: {lost}", flush=True)
-            return True
-        except Interrupted:
-            pass
-        except Exception as error:
-            if isinstance(error, OSError) and error.errno in FATAL:
-                raise
-            write_failure(task.job.stem, error)
-            self.tally.failed[task.name] = f"{type(error).__name__}: {error}"
-            print(f"{task.name}: failed, {type(error).__name__}: {error}", flush=True)
-        finally:
-            claim.release(done)
-        return False
+    def _company(self, task: Task, todo: Iterable[Task], earlier: Collection[str]) -> list[tuple[Task, Claim]]:
+        """What of ``todo`` is made in lock step with a task, claimed."""
+        if self.batch == 1 or task.job.done or not self.makes:
+            return []
+        others = (t.job for t in todo if in_step(task.job, t.job) and (t.name in earlier or failed(t.job.stem) is None))
+        found = {one.stem: claim for one, claim in company(task.job, others, self.claims, self.batch - 1)}
+        return [(t, found[t.job.stem]) for t in todo if in_step(task.job, t.job) and t.job.stem in found]
 
-    def _make(self, task: Task, claim: Claim) -> None:
+    def _lost(self, party: Sequence[tuple[Task, Claim]]) -> list[Task]:
+        """Make and score videos; those that another worker took away meanwhile."""
+        lost, held = [], [claim for _, claim in party]
+        try:
+            problems = self._make(party)
+            for (task, claim), problem in zip(party, problems, strict=True):
+                done = False
+                try:
+                    if problem is not None:
+                        raise problem
+                    self._score(task)
+                    clear_failure(task.job.stem)
+                    done = True
+                except ClaimLost as gone:
+                    print(f"{task.name}: {gone}", flush=True)
+                    lost.append(task)
+                except Interrupted:
+                    pass
+                except Exception as error:
+                    if isinstance(error, OSError) and error.errno in FATAL:
+                        raise
+                    write_failure(task.job.stem, error)
+                    self.tally.failed[task.name] = f"{type(error).__name__}: {error}"
+                    print(f"{task.name}: failed, {type(error).__name__}: {error}", flush=True)
+                finally:
+                    held.remove(claim)
+                    claim.release(done)
+        finally:
+            for claim in held:
+                claim.release(done=False)
+        return lost
+
+    def _make(self, party: Sequence[tuple[Task, Claim]]) -> list[Exception | None]:
+        """Make videos that are not there, several in lock step; what went wrong with each."""
+        task, claim = party[0]
         if task.job.done:
-            return
+            return [None]
         start = time.perf_counter()
         blocks = Choice(task.cell.config, "sys.checkpoint_blocks").integer(1)
-        sidecar = generate(
-            task.job, self._generator(task), blocks, work=claim.work, check=claim.check, stop=self._stopped
-        )
-        seconds = time.perf_counter() - start
+        outcomes: Sequence[dict[str, Any] | Exception]
+        try:
+            generator = self._generator(task)
+            if generator is None:
+                outcomes = [
+                    generate(task.job, None, blocks, work=claim.work, check=claim.check, stop=self._stopped)
+                ]
+            else:
+                orders = [Order(member.job, claim.work, claim.check) for member, claim in party]
+                outcomes = generate_together(orders, generator, blocks, stop=self._stopped)
+        except Exception as error:
+            outcomes = [error] * len(party)
+        seconds = (time.perf_counter() - start) / len(party)
+        for (member, _), outcome in zip(party, outcomes, strict=True):
+            if not isinstance(outcome, Exception):
+                self._note(member, outcome, seconds, len(party))
+        return [outcome if isinstance(outcome, Exception) else None for outcome in outcomes]
+
+    def _note(self, task: Task, sidecar: Mapping[str, Any], seconds: float, batch: int) -> None:
+        """A video is made, in its share of the time of a batch."""
         self.tally.made += 1
         facts = (str(sidecar["model"]), task.cell.label, self._device, int(sidecar["latents"]))
         self.history.add(Made(*facts, round(seconds, 3), sum(sidecar["bytes"].values())))
-        print(f"{task.name}: made, {sidecar['pixel_frames']} frames in {seconds:.1f} s", flush=True)
+        how = f", {batch} in lock step" if batch > 1 else ""
+        print(f"{task.name}: made, {sidecar['pixel_frames']} frames in {seconds:.1f} s{how}", flush=True)
 
     def _score(self, task: Task) -> None:
         if not self.scores:
