@@ -17,13 +17,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from irope.generator import Generator
+from irope.bench_statistics import Curve, Flatness, Series
 from irope.noise import KeyedNoise
 from irope.policy import CachePolicy
 from irope.provenance import environment
@@ -32,102 +31,12 @@ from irope.rollout import Rollout, VideoCodec
 from irope.sampler import Sampler
 from irope.script import PromptScript, Segment, Timeline
 
-Series = NDArray[np.float64]
+if TYPE_CHECKING:
+    from irope.generator import Generator  # it brings Hydra, which a bare GPU image lacks
+
 MIB = 2**20
 WAITED = 1.1
 """Wall time over CPU time above which the process shared its core."""
-
-
-# --- statistics -------------------------------------------------------------------------------------------------------
-
-
-def theil_sen(values: Sequence[float] | Series, most: int = 1000) -> float:
-    """Median slope over all pairs, per step: robust against the hiccups of a shared machine.
-
-    Series longer than ``most`` are reduced to medians of neighbours first, which keeps the pairs countable.
-    """
-    y = np.asarray(values, dtype=np.float64)
-    if len(y) < 2:
-        return 0.0
-    width = -(-len(y) // most)
-    y = np.median(y[: len(y) // width * width].reshape(-1, width), axis=1)
-    first, second = np.triu_indices(len(y), k=1)
-    return float(np.median((y[second] - y[first]) / (second - first))) / width if len(y) > 1 else 0.0
-
-
-def decile_ratio(values: Sequence[float] | Series) -> float:
-    """Median of the last tenth over the median of the first tenth."""
-    y = np.asarray(values, dtype=np.float64)
-    tenth = max(1, len(y) // 10)
-    return float(np.median(y[-tenth:]) / np.median(y[:tenth]))
-
-
-def drift(values: Series) -> float:
-    """Theil-Sen slope x length, in percent of the median: how far the series moves from its begin to its end."""
-    return 100 * theil_sen(values) * len(values) / float(np.median(values))
-
-
-@dataclass(frozen=True)
-class Spread:
-    """Median, tenth and ninetieth percentile, in milliseconds per block."""
-
-    median: float
-    p10: float
-    p90: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float] | Series) -> Spread:
-        p10, median, p90 = (float(value) for value in np.percentile(np.asarray(seconds) * 1e3, (10, 50, 90)))
-        return cls(median, p10, p90)
-
-
-@dataclass(frozen=True)
-class Flatness:
-    """Cost of a block over one length of video, of the blocks after the window is full.
-
-    Every repeat does the same work block by block, so what a block costs on an undisturbed machine is best known by its
-    smallest CPU time among the repeats; whether the cost changes is judged on those minima.
-
-    Attributes:
-        seconds: length of video asked for; ``blocks`` of it were counted in each repeat.
-        cpu, wall: cost of a block, from the repeat with the smallest median CPU time.
-        total_cpu, total_wall: seconds for the whole video, warm-up blocks included, smallest of the repeats.
-        slope: Theil-Sen slope x blocks of the minima, in percent of their median.
-        ratio: median of the last tenth of the minima over that of the first.
-        slopes, ratios: the same of every repeat.
-    """
-
-    seconds: float
-    blocks: int
-    cpu: Spread
-    wall: Spread
-    total_cpu: float
-    total_wall: float
-    slope: float
-    ratio: float
-    slopes: tuple[float, ...]
-    ratios: tuple[float, ...]
-
-    @classmethod
-    def of(cls, seconds: float, skip: int, cpu: Sequence[Series], wall: Sequence[Series]) -> Flatness:
-        """From seconds of every block, one series per repeat; the first ``skip`` blocks fill the window."""
-        settled = [series[skip:] for series in cpu]
-        slopes = tuple(map(drift, settled))
-        ratios = tuple(map(decile_ratio, settled))
-        minima = np.minimum.reduce(settled)
-        best = min(range(len(cpu)), key=lambda repeat: float(np.median(cpu[repeat][skip:])))
-        return cls(
-            seconds=seconds,
-            blocks=len(cpu[0]) - skip,
-            cpu=Spread.of(cpu[best][skip:]),
-            wall=Spread.of(wall[best][skip:]),
-            total_cpu=min(float(s.sum()) for s in cpu),
-            total_wall=min(float(s.sum()) for s in wall),
-            slope=drift(minima),
-            ratio=decile_ratio(minima),
-            slopes=slopes,
-            ratios=ratios,
-        )
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -219,6 +128,7 @@ class BenchReport:
         page_bytes, stage_bytes: the cache: pages, and the rotated copies attended from.
         warm_up: seconds of the first, uncounted roll-out; ``warm_up_blocks`` of every roll-out are not counted either.
         load_before, load_after: processes that wanted to run on the machine (this one is about 1 of them after).
+        curve: cost and memory along the longest video.
         notes: what makes a number worse or less certain.
     """
 
@@ -241,10 +151,11 @@ class BenchReport:
     environment: dict[str, Any]
     load_before: float | None
     load_after: float | None
+    curve: Curve
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {"kind": "bench_cpu", **asdict(self)}
 
     def to_table(self) -> list[tuple[str, str, str]]:
         """Rows (what, value, how it was taken) for people."""
@@ -357,6 +268,7 @@ def bench_cpu(
         environment=environment_record,
         load_before=load_before,
         load_after=load_average(),
+        curve=Curve.of([run.cpu for run in runs], [run.resident for run in runs], clock.per_block),
         notes=tuple(_notes(runs, load_before)),
     )
 

@@ -17,7 +17,8 @@ from irope.policy import CacheEvent
 from irope.registry import make_policy
 from irope.rollout import Rollout
 from irope.sampler import Sampler
-from irope.schedules import EventTable
+from irope.schedules import Denoise, EventTable
+from irope.timeline import CLOCK, Clock
 from irope.transformer import CausalWanTransformer, WanConfig
 
 STEPS = (1000.0, 750.0, 500.0, 250.0)
@@ -116,6 +117,30 @@ def random_rollout(
 
 
 @dataclass(frozen=True)
+class RandomGenerator:
+    """What a measurement needs of an `irope.generator.Generator`, without weights, text encoder and codec."""
+
+    transformer: CausalWanTransformer
+    geometry: Geometry
+    steps: tuple[float, ...] = STEPS
+    name: str = "random weights"
+    digest: str = ""
+    shift: float = SHIFT
+    horizon: int = 24
+    clock: Clock = CLOCK
+    codec: None = None
+
+    @property
+    def frame_shape(self) -> tuple[int, int, int]:
+        return self.geometry.frame_shape
+
+    def encode_text(self, prompt: str) -> Tensor:
+        config, device = self.transformer.config, self.transformer.device
+        generator = torch.Generator(device).manual_seed(len(prompt))
+        return torch.randn((1, config.text_len, config.text_dim), device=device, generator=generator)
+
+
+@dataclass(frozen=True)
 class PassCount:
     """What one layer asks of the device in one pass: in any pass, and in the first of a block whose window evicts."""
 
@@ -134,19 +159,18 @@ def count_passes(execution: str, window: int, geometry: Geometry | None = None) 
     # Two steps a block are enough to see the first pass and another one.
     blocks = window // BLOCK + 1
     rollout = random_rollout(model, geometry, window, blocks, execution, steps=STEPS[:2])
-    passes: list[str] = []
+    calls: list[str] = []
     with OpCounter() as counter:
-        forward = rollout._forward
+        denoise = rollout._denoise
 
-        def counted(*args: Any) -> Tensor:
-            passes.append(f"pass {len(passes)}")
-            with counter.region(passes[-1]):
-                return forward(*args)
+        def counted(op: Denoise) -> None:
+            calls.append(f"call {len(calls)}")
+            with counter.region(calls[-1]):
+                denoise(op)
 
-        rollout._forward = counted  # type: ignore[assignment]
+        rollout._denoise = counted  # type: ignore[method-assign]
         with counter.layers(rollout._network.blocks):  # type: ignore[attr-defined]
             for _ in rollout:
                 pass
-    last = passes[-3:-1] if execution == "reference" else passes[-2:]  # only the reference ends with a context pass
-    first, second = (counter[f"{name}/layer 0"] for name in last)
+    first, second = (counter[f"{name}/layer 0"] for name in calls[-2:])
     return PassCount(ordinary=second, evicting=first)

@@ -20,16 +20,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from irope.bench import WAITED, Spread, load_average, one_thread
+from irope.bench import WAITED, load_average, one_thread
+from irope.bench_statistics import Spread
 from irope.cache import KVArena, kv_bytes_per_page
 from irope.errors import UserError
-from irope.generator import Generator
 from irope.noise import KeyedNoise
 from irope.policy import CacheEvent, CachePlan, CachePolicy, CacheView, Page
 from irope.provenance import environment
@@ -37,6 +37,9 @@ from irope.registry import make_policy
 from irope.rollout import Rollout
 from irope.sampler import Sampler
 from irope.schedules import EventTable
+
+if TYPE_CHECKING:
+    from irope.generator import Generator  # it brings Hydra, which a bare GPU image lacks
 
 METHODS = {"flush": "infinity_rope", "recache": "kv_recache"}
 CLOCKS = ("cpu", "wall")
@@ -214,7 +217,7 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
                 made = measure_pair(pair, blocks, sweep.ordinary)
                 if turn == 0:
                     full = -(-window // size)  # blocks that fill the window
-                    host |= {(m, window): _host(policies[m, window], pair[m].arena, size, full) for m in METHODS}
+                    host |= {(m, window): _host(policies[m, window], pair[m], size, full) for m in METHODS}
                 pair.clear()  # the next caches take the place of these
                 if turn >= 0:
                     for method, switch in made.items():
@@ -245,7 +248,9 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
     }
 
 
-def _host(policy: CachePolicy, arena: KVArena, block: int, full: int) -> dict[str, list[float]]:
+def _host(policy: CachePolicy, rollout: Rollout, block: int, full: int) -> dict[str, list[float]]:
+    arena = rollout.arena
+    assert isinstance(arena, KVArena)  # the published cache has no recache to compare with
     return {
         name: host_seconds(policy, arena, block, max(past, full), _HOST_REPEATS) for name, past in HISTORIES.items()
     }

@@ -10,7 +10,8 @@ from scipy import stats
 from torch import Tensor
 
 from irope import bench
-from irope.bench import Flatness, Spread, bench_cpu, decile_ratio, resident_bytes, theil_sen
+from irope.bench import bench_cpu, resident_bytes
+from irope.bench_statistics import Curve, Flatness, Spread, decile_ratio, theil_sen
 from irope.generator import Generator
 from irope.models.tiny.codec import TinyCodec
 from irope.registry import make_policy
@@ -61,6 +62,17 @@ def test_flatness_looks_through_a_disturbed_repeat() -> None:
     made = Flatness.of(60, 0, [first, second], [first, second])
     assert made.ratios == pytest.approx((2.5, 0.4))
     assert (made.slope, made.ratio) == (0, 1)
+
+
+def test_the_curve_is_of_medians_of_the_smallest() -> None:
+    first, second = np.arange(1000.0), np.full(1000, 500.0)
+    curve = Curve.of([first, second], [second, second], per_block=0.75, most=100)
+    assert len(curve.seconds) == len(curve.cpu_ms) == len(curve.resident) == 100
+    assert curve.seconds[:2] == (3.75, 11.25)  # the middle of ten blocks
+    assert curve.cpu_ms[:2] == (4500, 14500)
+    assert curve.cpu_ms[-1] == 500_000
+    assert set(curve.resident) == {500.0}
+    assert len(Curve.of([first[:7]], [first[:7]], 0.75).seconds) == 7
 
 
 def test_resident_bytes_is_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,6 +128,7 @@ def test_bench_runs() -> None:
     assert report.latents_per_second > 0
     assert report.denoise_only > 0
     assert report.environment["device"]["threads"] == 1
+    assert len(report.curve.cpu_ms) == 20
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["model"] == "random"
     table = report.to_table()
     assert all(len(row) == 3 for row in table)

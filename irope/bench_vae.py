@@ -1,0 +1,76 @@
+"""How long the Wan decoder takes for a block: from the published way of running it to the fastest."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from irope.bench_rollout import BLOCK, Geometry
+from irope.bench_statistics import Spread
+from irope.models.wan.vae import WanCodec
+from irope.roofline import synchronize
+
+LADDER: dict[str, dict[str, Any]] = {
+    "one latent a call, channels first (as published)": {"channels_last": False},
+    "channels last": {},
+    "three latents a call": {"latents_per_call": BLOCK},
+    "three latents a call, compiled": {"latents_per_call": BLOCK, "compiled": True},
+}
+_STREAM = 3
+"""Blocks of a stream before it is steady: the first latent is decoded by itself."""
+
+
+def random_vae(device: torch.device, dtype: torch.dtype, small: bool) -> Any:
+    """The decoder's architecture with the random weights that diffusers begins with."""
+    from irope.models.wan.parts import import_extra
+
+    module = import_extra("diffusers")
+    with torch.random.fork_rng(devices=[]):
+        return module.AutoencoderKLWan(base_dim=4 if small else 96).to(device, dtype).eval()
+
+
+def channels_first(codec: WanCodec) -> None:
+    for layer in codec.vae.decoder.modules():
+        if isinstance(layer, (torch.nn.Conv2d, torch.nn.Conv3d)):
+            layer.weight.data = layer.weight.data.contiguous()
+
+
+def ladder(
+    device: torch.device, dtype: torch.dtype, geometry: Geometry, blocks: int, small: bool
+) -> tuple[dict[str, Any], WanCodec]:
+    """Milliseconds of a block for every rung, and the codec of the fastest."""
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (1, BLOCK, 16, geometry.height, geometry.width)
+    latents = torch.randn(shape, device=device, generator=generator)
+    found, best, least = {}, None, float("inf")
+    for name, options in LADDER.items():
+        if small and options.get("compiled"):
+            continue  # a compiler costs minutes
+        settings = {key: value for key, value in options.items() if key != "channels_last"}
+        codec = WanCodec(random_vae(device, dtype, small), **settings)
+        if not options.get("channels_last", True):
+            channels_first(codec)
+        begun = time.perf_counter()
+        decode = codec.decoder()
+        for _ in range(_STREAM):
+            decode(latents).cpu()
+        warm_up = time.perf_counter() - begun
+        taken = [_once(decode, latents, device) for _ in range(blocks)]
+        spread = Spread.of(taken)
+        found[name] = {"block_ms": asdict(spread), "latent_ms": spread.median / BLOCK, "warm_up_s": warm_up}
+        if spread.median < least:
+            best, least = codec, spread.median
+    assert best is not None
+    return found, best
+
+
+def _once(decode: Any, latents: Tensor, device: torch.device) -> float:
+    synchronize(device)
+    start = time.perf_counter()
+    decode(latents).cpu()
+    synchronize(device)
+    return time.perf_counter() - start

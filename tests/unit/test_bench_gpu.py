@@ -1,0 +1,138 @@
+"""The GPU benchmark rehearsed on the CPU: it runs on a bare image, writes as it goes and says what it leaves out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from irope import bench_gpu
+from irope.bench_gpu import Bench, Series, Skipped, filling, interleaved, measure
+from irope.bench_gpu_report import as_markdown
+from irope.bench_rollout import SMALL, random_model, random_rollout
+from irope.roofline import Roof
+
+ROOT = Path(__file__).resolve().parents[2]
+CPU = torch.device("cpu")
+
+
+def test_rehearsal_on_a_bare_image(tmp_path: Path) -> None:
+    """A GPU image may have torch, numpy and safetensors alone, so every other package is refused."""
+    out = tmp_path / "bench.json"
+    code = f"""
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {{"hydra", "omegaconf", "pandas", "rich", "av", "PIL", "yaml", "jinja2", "matplotlib",
+                                   "scipy", "cv2", "diffusers", "transformers"}}:
+            raise ImportError(f"{{name}} is refused")
+
+sys.meta_path.insert(0, Refuse())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "diffusers" else found(name, package)
+from irope.bench_gpu import main
+sys.exit(main(["--device", "cpu", "--small", "--out", {str(out)!r}, "--parts",
+               "roof", "denoise", "switch", "vae", "long", "batch"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(out.read_text())
+    assert report["parts"]["vae"]["skipped"] == "diffusers is not installed"
+    assert not [name for name, part in report["parts"].items() if "failed" in part]
+    for window in ("6", "21"):
+        for mode in ("reference", "fast"):
+            speed = report["parts"]["denoise"][window][mode]
+            assert speed["blocks"] == 4
+            assert 0 < speed["block_ms"]["p10"] <= speed["block_ms"]["median"] <= speed["block_ms"]["p90"]
+            assert speed["fps"] == pytest.approx(12e3 / speed["block_ms"]["median"])
+            assert speed["warm_up_s"] > 0
+            assert 0 < speed["roof_share"] < 1
+    assert {row["method"] for row in report["parts"]["switch"]["rows"]} == {"flush", "recache"}
+    assert [row["bytes_written"] for row in report["parts"]["switch"]["rows"] if row["method"] == "flush"] == [0] * 4
+    text = out.with_suffix(".md").read_text()
+    assert done.stdout == text
+    assert "A rehearsal with a tiny model" in text
+    assert "left out: diffusers is not installed" in text
+    assert "| 21 | fast |" in text
+
+
+def test_it_says_that_there_is_no_gpu(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert bench_gpu.main([]) == 2
+    assert "rehearse with --device cpu --small" in capsys.readouterr().err
+
+
+def small() -> Bench:
+    return Bench(CPU, torch.float32, SMALL, blocks=2, long=4, matrix=64, windows=(6,), recached=(3, 6), batch=2)
+
+
+def test_a_failed_or_late_part_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(bench: Bench) -> dict[str, Any]:
+        raise torch.OutOfMemoryError("no memory\nleft")
+
+    def left_out(bench: Bench) -> dict[str, Any]:
+        raise Skipped("why")
+
+    monkeypatch.setitem(bench_gpu.PARTS, "denoise", fails)
+    monkeypatch.setitem(bench_gpu.PARTS, "switch", left_out)
+    seen = []
+    for report in measure(small(), ["denoise", "switch", "roof"], minutes=1):
+        seen.append(list(report["parts"]))
+        as_markdown(report)
+    assert seen == [["denoise"], ["denoise", "switch"], ["denoise", "switch", "roof"]]
+    assert report["parts"]["denoise"]["failed"] == "OutOfMemoryError: no memory"
+    assert report["parts"]["switch"]["skipped"] == "why"
+    assert report["parts"]["roof"]["matmul"] > 0
+    (report,) = measure(small(), ["roof"], minutes=0)
+    assert report["parts"]["roof"]["skipped"] == "0 minutes were over"
+
+
+def test_modes_take_turns_and_the_warm_up_is_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, order = random_model(SMALL.config, CPU, torch.float32), []
+    rollouts = {name: random_rollout(model, SMALL, 6, 5, steps=(1000.0,)) for name in "ab"}
+    for name, rollout in rollouts.items():
+        forward = rollout._denoise
+        monkeypatch.setattr(rollout, "_denoise", lambda op, n=name, f=forward: (order.append(n), f(op)))
+    made = interleaved(rollouts, CPU, warm_up=2)
+    assert order == list("ab" * 5)
+    assert all(len(series.seconds) == 3 and series.warm_up > 0 for series in made.values())
+
+
+def test_speed_is_frames_over_the_median() -> None:
+    speed = Series(1.0, np.array([0.1, 0.2, 0.9])).speed(videos=2)
+    assert speed["block_ms"]["median"] == pytest.approx(100)
+    assert speed["fps"] == pytest.approx(120)  # 12 frames of each of two videos in 0.2 s
+    assert filling(21) == 9
+
+
+def test_the_share_is_of_the_measured_roof() -> None:
+    bench = small()
+    assert bench.share(1.0, 6) is None
+    bench.roof = Roof(matmul=1e9, copy=1.0)
+    least = bench.roof.block_seconds(SMALL.config, SMALL.tokens, 3, 6)
+    assert bench.share(4 * least, 6) == pytest.approx(0.25)
+
+
+def test_random_weights_are_not_zero() -> None:
+    for name, weight in random_model(SMALL.config, CPU, torch.float32).named_parameters():
+        assert 0.01 < weight.std() < 1, name
+
+
+@pytest.mark.slow
+def test_the_decoder_is_measured_and_joins_the_rollout() -> None:
+    pytest.importorskip("diffusers")
+    (report,) = measure(small(), ["vae"], minutes=1)
+    part = report["parts"]["vae"]
+    assert list(part["ladder"]) == [
+        "one latent a call, channels first (as published)", "channels last", "three latents a call",
+    ]  # fmt: skip
+    assert part["end_to_end"]["fps"] > 0
+    assert "End to end, window 6" in as_markdown(report)
