@@ -265,23 +265,28 @@ class KVArena:
 
     def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
         """Attend the call's tokens to the window and to each other (or to those that a recache stores)."""
+        self.store(layer, q_BLNK, k_BLNK, v_BLNK)
+        q, keys, values = rope.turn(q_BLNK, self._phase), self.keys[layer], self.values[layer]
+        if self.probe is not None:
+            order = torch.tensor(self._order).to(self.device)
+            self.probe(layer, q, self._frames(keys).index_select(1, order).flatten(1, 2))
+        return attention(q, keys[:, self._attended], values[:, self._attended])
+
+    def store(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> None:
+        """Write keys and values of the call's tokens into their slots."""
         if self._writing and self.keep_queries:
             self.last_queries[layer] = q_BLNK
-        q, k, raw, v = rope.turn(q_BLNK, self._phase), rope.turn(k_BLNK, self._phase), k_BLNK, v_BLNK
+        k, raw, v = rope.turn(k_BLNK, self._phase), k_BLNK, v_BLNK
         if self._stored is not None:
             k, raw, v = (self._frames(x).index_select(1, self._stored).flatten(1, 2) for x in (k, raw, v))
         for place, frame in enumerate(self._writing):
             if frame in self._raw:
                 self._raw[frame][layer] = self._frames(raw)[:, place]
-        keys, values, tokens = self.keys[layer], self.values[layer], self.shape.tokens
+        tokens = self.shape.tokens
         for place, slot, count in self._runs:
             source, target = (slice(start * tokens, (start + count) * tokens) for start in (place, slot))
-            keys[:, target] = k[:, source]
-            values[:, target] = v[:, source]
-        if self.probe is not None:
-            order = torch.tensor(self._order).to(self.device)
-            self.probe(layer, q, self._frames(keys).index_select(1, order).flatten(1, 2))
-        return attention(q, keys[:, self._attended], values[:, self._attended])
+            self.keys[layer][:, target] = k[:, source]
+            self.values[layer][:, target] = v[:, source]
 
     def _frames(self, x_BLNK: Tensor) -> Tensor:
         return x_BLNK.unflatten(1, (-1, self.shape.tokens))

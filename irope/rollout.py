@@ -8,18 +8,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from irope.cache import ArenaShape, KVArena, Probe
+from irope.errors import UserError
 from irope.hand_over import Lane, lane_for
 from irope.noise import NoiseSource
 from irope.policy import CacheEvent, CachePlan, CachePolicy, Recompute
 from irope.sampler import Sampler, clean, renoise
 from irope.schedules import SCHEDULES, Context, Denoise, Emit, Events, Op, Restart, Run
-from irope.transformer import CausalWanTransformer, CrossKV
+from irope.transformer import CausalWanTransformer, CrossKV, Times
 
 if TYPE_CHECKING:
     from irope.reference import ReferenceArena
@@ -120,8 +122,11 @@ class Rollout:
             self._network = ReferenceTransformer(self.model)
         else:
             self.arena = KVArena(self.model.config, shape, self.model.dtype, self.model.device)
+            self.model.fuse()
         self.arena.keep_queries = "queries" in self.policy.needs
         self._cross: tuple[int, CrossKV] | None = None
+        self._known: dict[tuple[float, ...], Tensor | Times] = {}  # timesteps repeat from block to block
+        self._sigmas: dict[tuple[int, ...], Tensor] = {}  # levels of a call -> sigma of its frames [F, 1, 1, 1]
         self._noisy: dict[int, Tensor] = {}  # first frame of a block in progress -> its latents at the present noise
         self._clean: dict[int, Tensor] = {}  # first frame of a block -> x0, until its context pass
         self._recent: dict[int, Tensor] = {}  # latent frame -> clean latents [B, C, H, W], for recache and restart
@@ -164,7 +169,7 @@ class Rollout:
     def _made(self) -> Iterator[tuple[Block, _Wait | None]]:
         """Every block, and what waits for its frames."""
         resumed = self._done > 0
-        for number, op in enumerate(self.operations()):
+        for number, (op, following) in enumerate(pairwise(chain(self.operations(), (None,)))):
             own_plan = op.plan if isinstance(op, (Denoise, Context)) else None
             if number < self._done:
                 self._plan = own_plan or self._plan
@@ -176,7 +181,9 @@ class Rollout:
                 case Denoise():
                     self._denoise(op)
                 case Context():
-                    self._context(op)
+                    # Nothing reads the last block's keys, nor those before a restart.
+                    read = isinstance(following, (Denoise, Emit, Context)) or self.execution == "reference"
+                    self._context(op, read)
                 case Restart():
                     self._restart(op)
                 case Emit():
@@ -195,8 +202,29 @@ class Rollout:
         return self._cross[1]
 
     def _forward(self, x_BFCHW: Tensor, t: list[float], segment: int) -> Tensor:
-        t_BF = torch.tensor(t, dtype=torch.float32).to(x_BFCHW.device).expand(x_BFCHW.shape[0], -1)
-        return self._network(x_BFCHW, t_BF, self._text(segment), self.arena)
+        return self._network(x_BFCHW, self._times(t), self._text(segment), self.arena)
+
+    def _store(self, x_BFCHW: Tensor, t: list[float], segment: int) -> None:
+        """A forward for the sake of the keys and values that it leaves in the cache."""
+        if isinstance(self.arena, KVArena):
+            self.model.store(x_BFCHW, self._times(t), self._text(segment), self.arena)
+        else:
+            self._forward(x_BFCHW, t, segment)
+
+    def _times(self, t: list[float]) -> Tensor | Times:
+        """What the timesteps of a call decide, made once; one row where the frames share it."""
+        key = tuple(t[:1] if len(set(t)) == 1 else t)
+        if self.execution == "reference":
+            return torch.tensor(t, dtype=torch.float32).to(self.model.device).expand(self.batch, -1)
+        if key not in self._known:
+            self._known[key] = self.model.times(torch.tensor([key], dtype=torch.float32).to(self.model.device))
+        return self._known[key]
+
+    def _sigma(self, levels: tuple[int, ...]) -> Tensor:
+        if levels not in self._sigmas:
+            sigma_F = torch.tensor([self.sampler.sigmas[level] for level in levels for _ in range(self.block)])
+            self._sigmas[levels] = sigma_F[:, None, None, None].to(self.model.device)
+        return self._sigmas[levels]
 
     def _denoise(self, op: Denoise) -> None:
         if op.plan is not None:
@@ -211,8 +239,7 @@ class Rollout:
             self.arena.probe = self.watch(op, self._plan)
         v = self._forward(x, [self.sampler.timesteps[level] for level in levels], op.segment)
         self.arena.probe = None
-        sigma_F = torch.tensor([self.sampler.sigmas[level] for level in levels], device=x.device)
-        x0 = clean(x, v, sigma_F[:, None, None, None])
+        x0 = clean(x, v, self._sigma(op.levels))
         for number, (start, level, x0_block) in enumerate(
             zip(starts, op.levels, x0.split(self.block, dim=1), strict=True)
         ):
@@ -234,12 +261,13 @@ class Rollout:
         """Noise in the dtype of the model, as the published code draws it."""
         return self.noise(block, step).to(self.model.device, self.model.dtype)
 
-    def _context(self, op: Context) -> None:
+    def _context(self, op: Context, read: bool) -> None:
         if op.plan is not None:
             self.arena.execute(op.plan, op.segment, self.policy.scorer)
-        self.arena.writing(op.frames, op.segment)
         x0 = self._clean[op.frames[0]]
-        self._forward(x0, [0.0] * len(op.frames), op.segment)
+        if read:
+            self.arena.writing(op.frames, op.segment)
+            self._store(x0, [0.0] * len(op.frames), op.segment)
         if op.frames[0] not in self._noisy:  # clean for good; Rolling Forcing passes here before that, too
             self._remember(op.frames, x0)
             del self._clean[op.frames[0]]
@@ -252,7 +280,7 @@ class Rollout:
     def _recompute(self, plan: Recompute, segment: int) -> None:
         """KV Recache: encode clean latents again, in one call at timestep 0, under the new prompt."""
         x0 = torch.stack([self._recent[frame] for frame in plan.frames], dim=1)
-        self._forward(x0, [0.0] * len(plan.frames), segment)
+        self._store(x0, [0.0] * len(plan.frames), segment)
 
     def _restart(self, op: Restart) -> None:
         """Begin an independent roll-out whose first frames are re-encoded from the end of the last one."""
@@ -296,10 +324,16 @@ class Rollout:
             named |= {f"decoder.{video}.{key}": value for key, value in decoder.state().items()}
         if self._anchor is not None:
             named["anchor.0"] = self._anchor
-        return named, {"arena": arena, "done": self._done}
+        return named, {"arena": arena, "done": self._done, "execution": self.execution}
 
     def load_state(self, tensors: dict[str, Tensor], record: dict[str, Any]) -> None:
-        """Continue where `state` was taken: same configuration, prompt and seed, else the frames are meaningless."""
+        """Continue where `state` was taken: same configuration, prompt and seed, else the frames are meaningless.
+
+        Raises:
+            UserError: the state is of the other mode of execution, which keeps its cache in another way.
+        """
+        if (begun := record.get("execution", "fast")) != self.execution:
+            raise UserError(f"this video was begun with sys.execution={begun}; nearest valid: sys.execution={begun}")
 
         def group(name: str) -> dict[str, Tensor]:
             return {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}

@@ -87,7 +87,7 @@ def turn(x_BLHD: Tensor, phase: Tensor) -> Tensor:
 
     Multiplies in the precision of the phase and rounds once to the dtype of the input; the conjugate turns back.
     """
-    pairs_BLHP = torch.view_as_complex(x_BLHD.to(phase.real.dtype).contiguous().unflatten(-1, (-1, 2)))
+    pairs_BLHP = torch.view_as_complex(x_BLHD.to(phase.real.dtype).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs_BLHP * phase).flatten(-2).to(x_BLHD.dtype)  # one kernel instead of ten
 
 

@@ -7,6 +7,10 @@ The transformer knows neither caches nor angles: self-attention is a callable (`
 un-rotated queries, keys and values of a layer. Causality comes only from what that callable lets the queries see.
 Key names of the state dict are the published ones, so checkpoints load without renaming.
 
+What does not change from call to call is made once and handed in: keys and values of a prompt (`text_kv`), everything
+that a timestep decides (`CausalWanTransformer.times`). `fuse` lays the weights of q, k and v side by side, so that they
+are one matrix product.
+
 Rounding order in bfloat16 follows Self-Forcing: RMSNorm normalises in float32, rounds, then multiplies by the weight;
 LayerNorm has float32 internals; modulation sums and gates are in the model's dtype (``modulation_float32`` restores
 the float32 of the official Wan code).
@@ -14,7 +18,7 @@ the float32 of the official Wan code).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -81,12 +85,35 @@ class SelfAttention(Protocol):
     def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor: ...
 
 
+class Store(SelfAttention, Protocol):
+    """A `SelfAttention` that keeps keys and values, which it can also take without attending."""
+
+    def store(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Any: ...
+
+
 CrossKV = list[tuple[Tensor, Tensor]]
 """Cross-attention keys and values of one prompt, a pair of [B, T, N, K] per layer."""
 
 
+Modulation = tuple[Tensor, ...]
+"""Of one layer: (shift, 1 + scale, gate) of self-attention, then of the feed-forward, [B or 1, F or 1, 1, D] each."""
+
+
+@dataclass(frozen=True)
+class Times:
+    """All that the timesteps of a call decide: the modulation of every layer, and (shift, 1 + scale) of the head."""
+
+    layers: tuple[Modulation, ...]
+    head: Modulation
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm of the last axis with the published rounding: normalise in float32, round, then scale."""
+    return F.rms_norm(x.float(), x.shape[-1:], eps=eps).type_as(x) * weight
+
+
 class RMSNorm(nn.Module):
-    """RMSNorm over the full width with the published rounding: normalise in float32, round, then scale."""
+    """`rms_norm` over the full width."""
 
     def __init__(self, dim: int, eps: float) -> None:
         super().__init__()
@@ -94,7 +121,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x.float(), x.shape[-1:], eps=self.eps).type_as(x) * self.weight
+        return rms_norm(x, self.weight, self.eps)
 
 
 def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
@@ -102,7 +129,8 @@ def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor
 
 
 def modulate(x_BFSD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return (x_BFSD * (1 + scale) + shift).type_as(x_BFSD)
+    """``scale`` is the 1 + scale of the published code."""
+    return (x_BFSD * scale + shift).type_as(x_BFSD)
 
 
 def attention(q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
@@ -123,6 +151,7 @@ class AttentionProjections(nn.Module):
         self.o = nn.Linear(config.dim, config.dim)
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
+        self._fused: tuple[Tensor, Tensor, Tensor] | None = None  # weight [3D, D], bias [3D], norms [2, D]
 
     def queries(self, x: Tensor) -> Tensor:
         """[B, tokens in one or two axes, D] -> [B, L, N, K]."""
@@ -132,8 +161,49 @@ class AttentionProjections(nn.Module):
         shape = (len(x), -1, *self.head_shape)
         return self.norm_k(self.k(x)).view(shape), self.v(x).view(shape)
 
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`queries` and `keys_values`, in one matrix product and one norm where `fuse` has been called."""
+        if self._fused is None or torch.is_grad_enabled():
+            return self.queries(x), *self.keys_values(x)
+        weight, bias, norms = self._fused
+        y_BL3D = F.linear(x, weight, bias).view(len(x), -1, 3, weight.shape[1])
+        q, k = rms_norm(y_BL3D[:, :, :2], norms, self.norm_q.eps).unflatten(-1, self.head_shape).unbind(2)
+        return q, k, y_BL3D[:, :, 2].unflatten(-1, self.head_shape)
+
     def output(self, x_BLNK: Tensor) -> Tensor:
         return self.o(x_BLNK.flatten(2))
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Let the parameters of q, k and v, still under their own names, be parts of one tensor. Costs no memory.
+
+        Training goes on with them one by one. What moves or replaces parameters takes them apart; then fuse again.
+        """
+        parts = (self.q.weight, self.k.weight, self.v.weight), (self.q.bias, self.k.bias, self.v.bias)
+        norms = self.norm_q.weight, self.norm_k.weight
+        if self._fused is not None and all(
+            part.data_ptr() == row.data_ptr() and part.device == row.device
+            for group, rows in zip((*parts, norms), self._rows(), strict=True)
+            for part, row in zip(group, rows, strict=True)
+        ):
+            return
+        with torch.inference_mode(False):  # a tensor made for inference could not be trained any more
+            self._fused = torch.cat(parts[0]), torch.cat(parts[1]), torch.stack(norms)
+            for group, rows in zip((*parts, norms), self._rows(), strict=True):
+                for part, row in zip(group, rows, strict=True):
+                    part.data = row
+
+    def _rows(self) -> tuple[tuple[Tensor, ...], ...]:
+        assert self._fused is not None
+        weight, bias, norms = self._fused
+        return weight.chunk(3), bias.chunk(3), norms.unbind()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> AttentionProjections:
+        self._fused = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fused": None}
 
 
 class WanBlock(nn.Module):
@@ -150,18 +220,30 @@ class WanBlock(nn.Module):
             nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
         )
 
-    def forward(
-        self, x_BFSD: Tensor, e_BF6D: Tensor, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
-    ) -> Tensor:
-        # One modulation row per frame, broadcast over the tokens of that frame: [B, F, 1, D].
+    def modulated(self, e_BF6D: Tensor) -> Modulation:
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation[:, None] + e_BF6D).unsqueeze(3).unbind(2)
+        return shift1, 1 + scale1, gate1, shift2, 1 + scale2, gate2
+
+    def forward(
+        self, x_BFSD: Tensor, time: Modulation, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
+    ) -> Tensor:
+        return self.after_attention(x_BFSD, attend(layer, *self.before_attention(x_BFSD, time)), time, cross)
+
+    def before_attention(self, x_BFSD: Tensor, time: Modulation) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k, v of self-attention, [B, L, N, K] each."""
+        shift, scale = time[:2]
+        return self.self_attn.queries_keys_values(modulate(layer_norm(x_BFSD, self.eps), shift, scale))
+
+    def after_attention(
+        self, x_BFSD: Tensor, attended_BLNK: Tensor, time: Modulation, cross: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """The layer from the output of self-attention on."""
+        _, _, gate1, shift2, scale2, gate2 = time
 
         def add(y: Tensor, gate: Tensor) -> Tensor:
             return x_BFSD + (y.view(x_BFSD.shape) * gate).type_as(x_BFSD)
 
-        y = modulate(layer_norm(x_BFSD, self.eps), shift1, scale1)
-        key, value = self.self_attn.keys_values(y)
-        x_BFSD = add(self.self_attn.output(attend(layer, self.self_attn.queries(y), key, value)), gate1)
+        x_BFSD = add(self.self_attn.output(attended_BLNK), gate1)
         y = attention(self.cross_attn.queries(self.norm3(x_BFSD)), *cross)
         x_BFSD = x_BFSD + self.cross_attn.output(y).view(x_BFSD.shape)
         return add(self.ffn(modulate(layer_norm(x_BFSD, self.eps), shift2, scale2)), gate2)
@@ -175,9 +257,12 @@ class Head(nn.Module):
         self.head = nn.Linear(config.dim, config.out_dim * patch)
         self.modulation = nn.Parameter(torch.randn(1, 2, config.dim) / config.dim**0.5)
 
-    def forward(self, x_BFSD: Tensor, e_BFD: Tensor) -> Tensor:
+    def modulated(self, e_BFD: Tensor) -> Modulation:
         shift, scale = (self.modulation[:, None] + e_BFD[:, :, None]).unsqueeze(3).unbind(2)
-        return self.head(modulate(layer_norm(x_BFSD, self.eps), shift, scale))
+        return shift, 1 + scale
+
+    def forward(self, x_BFSD: Tensor, time: Modulation) -> Tensor:
+        return self.head(modulate(layer_norm(x_BFSD, self.eps), *time))
 
 
 def time_sinusoid(t: Tensor, dim: int) -> Tensor:
@@ -222,27 +307,60 @@ class CausalWanTransformer(nn.Module):
         context_BTD = self.text_embedding(text_BTE.to(self.dtype))
         return [block.cross_attn.keys_values(context_BTD) for block in self.blocks]  # type: ignore[union-attr, operator]
 
-    def forward(self, x_BFCHW: Tensor, t_BF: Tensor, cross: CrossKV, attend: SelfAttention) -> Tensor:
+    def times(self, t_BF: Tensor) -> Times:
+        """What the timesteps of a call decide; timesteps repeat from block to block, so it can be made once.
+
+        Args:
+            t_BF: timestep of every frame, 0..1000; [1, 1] where videos and frames share it.
+        """
+        config = self.config
+        e_BFD = self.time_embedding(time_sinusoid(t_BF, config.freq_dim).to(self.dtype))
+        e_BF6D = self.time_projection(e_BFD).unflatten(-1, (6, config.dim))
+        if config.modulation_float32:
+            e_BFD, e_BF6D = e_BFD.float(), e_BF6D.float()
+        return Times(tuple(block.modulated(e_BF6D) for block in self.blocks), self.head.modulated(e_BFD))  # type: ignore[operator]
+
+    def fuse(self) -> None:
+        """Prepare the weights for inference, without a change to their names, values or number of bytes."""
+        for block in self.blocks:
+            block.self_attn.fuse()  # type: ignore[operator, union-attr]
+
+    def forward(self, x_BFCHW: Tensor, t: Tensor | Times, cross: CrossKV, attend: SelfAttention) -> Tensor:
         """Flow v = noise - x0 of F latent frames, [B, F, C, H, W] in the dtype of the model.
 
         Args:
             x_BFCHW: noisy latents.
-            t_BF: timestep of every frame, 0..1000.
+            t: timestep of every frame [B, F], 0..1000, or what `times` made of them.
             cross: from `text_kv`.
             attend: self-attention of every layer; see `SelfAttention`.
         """
         config = self.config
         rows, columns = config.grid(*x_BFCHW.shape[-2:])
-        x_BFSD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
-        x_BFSD = x_BFSD.contiguous()  # else every later sum would inherit the channels-outermost layout
-        e_BFD = self.time_embedding(time_sinusoid(t_BF, config.freq_dim).to(self.dtype))
-        e_BF6D = self.time_projection(e_BFD).unflatten(-1, (6, config.dim))
-        if config.modulation_float32:
-            e_BFD, e_BF6D = e_BFD.float(), e_BF6D.float()
+        times = self.times(t) if isinstance(t, Tensor) else t
+        x_BFSD = self._tokens(x_BFCHW)
         for layer, block in enumerate(self.blocks):
-            x_BFSD = block(x_BFSD, e_BF6D, cross[layer], attend, layer)
-        out = self.head(x_BFSD, e_BFD)
+            x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], attend, layer)
+        out = self.head(x_BFSD, times.head)
         # Patch axes (p_t, p_h, p_w, channel) of the last dimension back to pixels; p_t is 1 in every Wan model.
         _, ph, pw = config.patch_size
         out = out.view(*x_BFCHW.shape[:2], rows, columns, ph, pw, config.out_dim)
         return out.permute(0, 1, 6, 2, 4, 3, 5).flatten(5, 6).flatten(3, 4)
+
+    def store(self, x_BFCHW: Tensor, t: Tensor | Times, cross: CrossKV, write: Store) -> None:
+        """`forward` as far as self-attention's keys and values need it: the last layer ends at its q, k and v.
+
+        Args:
+            write: the arena, whose `store` takes q, k and v of the last layer.
+        """
+        times = self.times(t) if isinstance(t, Tensor) else t
+        x_BFSD = self._tokens(x_BFCHW)
+        last = len(self.blocks) - 1
+        for layer, block in enumerate(self.blocks):
+            if layer < last:
+                x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], write, layer)
+            else:
+                write.store(layer, *block.before_attention(x_BFSD, times.layers[layer]))  # type: ignore[operator]
+
+    def _tokens(self, x_BFCHW: Tensor) -> Tensor:
+        x_BFSD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
+        return x_BFSD.contiguous()  # else every later sum would inherit the channels-outermost layout

@@ -116,13 +116,12 @@ def test_both_modes_do_the_arithmetic_of_the_formula(reference: tuple[int, PassC
 
 @pytest.mark.parametrize("window", WINDOWS)
 def test_the_fast_mode_is_lean(window: int) -> None:
-    """D: fast had 46 operations when this was written; the goal is 45."""
     count = count_passes("fast", window)
-    assert count.ordinary.operations <= 46
+    assert count.ordinary.operations <= 45
     assert (count.ordinary.reads, count.ordinary.uploads) == (0, 0)
     assert (count.evicting.reads, count.evicting.uploads) == (0, 0)
-    frame = 1560 * 1536 * BF16
-    assert (
-        max(count.ordinary.largest_move, count.evicting.largest_move) <= 3 * frame * 2
-    )  # the block itself, in float32
+    block = 3 * 1560 * 1536
+    # Queries and keys of the block in float32, whatever the window; tests/unit/test_cache.py looks at a small window.
+    assert max(count.ordinary.largest_move, count.evicting.largest_move) == 2 * block * F32
+    assert count.evicting.operations == count.ordinary.operations
     assert LAYERS * count.ordinary.elementwise / GB < 45

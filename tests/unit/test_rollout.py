@@ -12,7 +12,7 @@ from torch import Tensor
 
 from irope.policy import CachePlan, CachePolicy, CacheView
 from irope.rollout import Block, Rollout
-from irope.schedules import Run, chunkwise
+from irope.schedules import Context, Run, chunkwise
 from tests.rollout_kit import CUT, FULL, SWITCH, FakeCodec, Script, latents, make, rollout, text
 
 # --- a longer video starts with the shorter one -----------------------------------------------------------------------
@@ -249,6 +249,18 @@ def test_rolling_forcing_emits_in_order() -> None:
     blocks = list(rollout(make("rolling_forcing"), Script(11)))
     assert [block.index for block in blocks] == list(range(11))
     assert latents(blocks).isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "skipped"), [("infinity_rope", 1), ("causvid", 4)])
+def test_keys_that_nothing_reads_are_not_made(monkeypatch: pytest.MonkeyPatch, name: str, skipped: int) -> None:
+    """The context pass of the last block, and of the last one before each of three restarts."""
+    made = rollout(make(name), Script(20), codec=FakeCodec())
+    calls: list[int] = []
+    store = made._store
+    monkeypatch.setattr(made, "_store", lambda *args: calls.append(1) or store(*args))
+    contexts = sum(isinstance(op, Context) for op in made.operations())
+    list(made)
+    assert len(calls) == contexts - skipped
 
 
 # --- the restarting schedule ------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 
 import pytest
@@ -188,6 +189,67 @@ def test_bfloat16_stays_near_float32(ours, modulation_float32):
     assert narrow.dtype == torch.bfloat16
     assert narrow.isfinite().all()
     assert (narrow - wide).pow(2).mean().sqrt() / wide.pow(2).mean().sqrt() < 0.03
+
+
+@torch.no_grad()
+def test_fused_weights_are_the_same_model(ours):
+    """Names, values and bytes stay; it can be trained, moved and copied like any other."""
+    x, text = inputs(3)
+    t = torch.tensor([[1000.0, 625.0, 0.0]] * 2)
+    wanted = ours(x, t, ours.text_kv(text), Cache([0, 1, 2]))
+    model = copy.deepcopy(ours)
+    names = list(model.state_dict())
+    model.fuse()
+    attention = model.blocks[1].self_attn
+    assert len({getattr(attention, part).weight.untyped_storage().data_ptr() for part in "qkv"}) == 1
+    assert list(model.state_dict()) == names
+    assert all(torch.equal(value, ours.state_dict()[name]) for name, value in model.state_dict().items())
+    torch.testing.assert_close(model(x, t, model.text_kv(text), Cache([0, 1, 2])), wanted, rtol=0, atol=1e-5)
+
+    def follows(changed: CausalWanTransformer) -> bool:
+        """A change of one parameter by its name shows in what is made."""
+        before = changed(x, t, changed.text_kv(text), Cache([0, 1, 2]))
+        changed.blocks[1].self_attn.k.weight.mul_(1.5)
+        return not torch.equal(changed(x, t, changed.text_kv(text), Cache([0, 1, 2])), before)
+
+    assert follows(copy.deepcopy(model))
+    assert follows(model)
+    moved = model.double().float()
+    assert follows(moved)
+    moved.fuse()
+    assert follows(moved)
+    moved.load_state_dict(ours.state_dict())
+    torch.testing.assert_close(moved(x, t, moved.text_kv(text), Cache([0, 1, 2])), wanted, rtol=0, atol=1e-5)
+    with torch.enable_grad():
+        moved(x, t, moved.text_kv(text), Cache([0, 1, 2])).sum().backward()
+    assert moved.blocks[0].self_attn.v.weight.grad.abs().max() > 0
+
+
+@torch.no_grad()
+def test_timesteps_are_prepared_once(ours):
+    x, text = inputs(3)
+    cross = ours.text_kv(text)
+    wanted = ours(x, torch.full((2, 3), 625.0), cross, Cache([0, 1, 2]))
+    shared = ours.times(torch.tensor([[625.0]]))
+    assert shared.layers[0][0].shape == (1, 1, 1, CONFIG.dim)
+    torch.testing.assert_close(ours(x, shared, cross, Cache([0, 1, 2])), wanted, rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_storing_ends_at_the_last_keys_and_values(ours):
+    class Keep(Cache):
+        def store(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> None:
+            self.last = layer
+            self(layer, q, k, v)
+
+    x, text = inputs(3)
+    t, cross = torch.zeros(2, 3), ours.text_kv(text)
+    whole, kept = Keep([0, 1, 2]), Keep([0, 1, 2])
+    ours(x, t, cross, whole)
+    ours.store(x, t, cross, kept)
+    assert kept.last == CONFIG.num_layers - 1
+    for layer in range(CONFIG.num_layers):
+        assert all(torch.equal(a, b) for a, b in zip(whole.stored[layer], kept.stored[layer], strict=True))
 
 
 def test_rmsnorm_rounds_twice():

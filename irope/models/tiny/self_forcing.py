@@ -73,8 +73,7 @@ def self_roll_out(
         clean = [block.latents.float() for block in video]
     finally:
         hook.remove()
-    calls = sampler.steps + 1  # of a block: its denoising steps and the context pass
-    return torch.cat(clean, dim=1), torch.cat([x.float() for x in noisy[sampler.steps - 1 :: calls]], dim=1)
+    return torch.cat(clean, dim=1), torch.cat([x.float() for x in noisy[sampler.steps - 1 :: sampler.steps]], dim=1)
 
 
 def constant_past(attend: Attend) -> Attend:
