@@ -4,6 +4,7 @@ On small random models of the published shape; diffusers decodes the same latent
 """
 
 import json
+import weakref
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load, save, save_file
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from irope.errors import WeightsError
 from irope.models.wan import vae as vae_module
@@ -227,6 +230,71 @@ def test_several_latents_a_call(codec: WanCodec, together: int) -> None:
     resumed = several._codec.decoder()
     resumed.load_state(several.state())
     assert next(resumed._chunks(z)).shape[1] == together  # no longer the first by itself
+
+
+def test_only_the_steady_calls_of_a_stream_are_compiled(codec: WanCodec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shape each call, so one compilation: not the first latent, nor what is fewer latents than a call takes."""
+    shapes = []
+
+    def compiled(decoder: Any, dynamic: bool) -> Any:
+        def run(z: Tensor, **features: Any) -> Tensor:
+            kept = [tuple(f.shape) for f in features["feat_cache"] if f is not None]
+            shapes.append((tuple(z.shape), tuple(kept), features["first_chunk"], dynamic))
+            return decoder(z, **features)
+
+        return run
+
+    z = latents(12, height=1, width=2)
+    plain = WanCodec(codec.vae, latents_per_call=3).decoder()
+    monkeypatch.setattr(torch, "compile", compiled)
+    fast = WanCodec(codec.vae, latents_per_call=3, compiled=True).decoder()
+    for block in z.split(3, dim=1):
+        same(fast(block), plain(block))
+    assert len(shapes) == 3
+    assert len(set(shapes)) == 1
+    assert shapes[0][0] == (1, 16, 3, 1, 2)
+
+
+def test_weights_in_the_order_of_a_gpu_give_the_same_picture(folder: Path, codec: WanCodec) -> None:
+    other = load_vae(folder, CPU, torch.float32)
+    vae_module._channels_last(other.vae.decoder)
+    convolution = other.vae.decoder.conv_in.weight
+    assert convolution.is_contiguous(memory_format=torch.channels_last_3d)
+    z = latents(3, height=2, width=2)
+    assert (other.decoder()(z).int() - codec.decoder()(z).int()).abs().max() <= 1
+
+
+class Census(TorchDispatchMode):
+    """The most bytes that tensors made under it held at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live: dict[int, int] = {}
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if storage._cdata not in self.live:
+                    self.live[storage._cdata] = storage.nbytes()
+                    weakref.finalize(storage, self.live.pop, storage._cdata, None)
+        self.peak = max(self.peak, sum(self.live.values()))
+        return out
+
+
+def test_memory_does_not_grow_with_the_stream(codec: WanCodec) -> None:
+    z = latents(40, height=1, width=1)
+
+    def peak(count: int) -> int:
+        stream = codec.decoder()
+        with Census() as census:
+            for latent in z[:, :count].split(1, dim=1):
+                stream(latent)  # and the frames are gone
+        return census.peak
+
+    assert peak(40) == peak(4) > 0
 
 
 def test_inference_mode_may_begin_and_end_within_a_stream(codec: WanCodec) -> None:
