@@ -80,6 +80,7 @@ def make_rollout(jobs: Sequence[VideoJob], generator: Generator) -> Rollout:
         batch=len(jobs),
         block=generator.clock.block,
         horizon=generator.horizon,
+        execution=generator.execution,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ class Generator(ModelCard):
         encode_text: prompt -> text features [1, text_len, text_dim].
         frame_shape: (channels, height, width) of a latent frame.
         prepare: called with all prompts of a job before its roll-out, so that what is costly to load is loaded once.
+        execution: ``sys.execution``: how roll-outs run the transformer (`irope.rollout.Rollout`).
     """
 
     transformer: CausalWanTransformer
@@ -33,6 +34,7 @@ class Generator(ModelCard):
     frame_shape: tuple[int, int, int]
     _: KW_ONLY
     prepare: Callable[[Sequence[str]], None] = lambda _: None
+    execution: str = "fast"
 
 
 def device_from(config: Settings) -> torch.device:
@@ -58,8 +60,13 @@ def load_generator(config: Settings) -> Generator:
 
     Raises:
         WeightsError: weights missing, truncated, or for another model.
-        ConfigError: a value of ``video.model`` is not valid.
+        ConfigError: a value of ``video.model`` or ``sys.execution`` is not valid.
     """
+    execution = Choice(config, "sys.execution").one_of("fast", "reference")
+    return replace(_load(config), execution=execution)
+
+
+def _load(config: Settings) -> Generator:
     dtype = DTYPES[Choice(config, "video.model.dtype").one_of(*DTYPES)]
     device = device_from(config)
     card = card_from(config)

@@ -166,5 +166,7 @@ class Recording:
             },
             "seconds_per_block": log.seconds,
             "plans": log.trace.entries,
-            "environment": environment(rollout.model.device) | ({"batch": rollout.batch} if rollout.batch > 1 else {}),
+            "environment": environment(rollout.model.device)
+            | {"execution": rollout.execution}
+            | ({"batch": rollout.batch} if rollout.batch > 1 else {}),
         }

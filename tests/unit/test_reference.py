@@ -8,7 +8,12 @@ import torch
 from torch import Tensor
 
 from irope.bench_rollout import SMALL, random_model, random_rollout
+from irope.config import ConfigError, load
+from irope.errors import UserError
+from irope.generate import generate
+from irope.generator import load_generator
 from irope.golden import TOLERANCE, load_model, read_recording, recipe_of, replay
+from irope.jobs import jobs_from
 from irope.policy import CacheEvent, PolicyError
 from irope.registry import policies
 from irope.rollout import Rollout
@@ -104,3 +109,21 @@ def test_memory_does_not_grow() -> None:
     made = in_reference(rollout(make("infinity_rope", window=6), Script(5)))
     sizes = {(made.arena.page_bytes, made.arena.stage_bytes) for _ in made}
     assert sizes == {(2 * 2 * 6 * 4 * 48 * 4, 0)}
+
+
+def test_a_checkpoint_of_the_other_mode_is_refused_with_its_name() -> None:
+    policy, script = make("infinity_rope", window=6), Script(3)
+    first = in_reference(rollout(policy, script))
+    next(iter(first))
+    with pytest.raises(UserError, match=r"begun with sys\.execution=reference; nearest valid: sys\.execution=ref"):
+        rollout(policy, script).load_state(*first.state())
+
+
+def test_execution_is_in_the_sidecar_and_not_in_the_key(tmp_path: Path) -> None:
+    words = ["video.latents=6", "prompt=a red circle moving left over a navy plain background", f"sys.out={tmp_path}"]
+    (fast,), config = jobs_from(load(words)), load([*words, "sys.execution=reference"])
+    (job,) = jobs_from(config)
+    assert job.key == fast.key
+    assert generate(job, load_generator(config))["environment"]["execution"] == "reference"
+    with pytest.raises(ConfigError, match=r"sys\.execution=refrence is not valid; did you mean 'reference'"):
+        load_generator(load([*words, "sys.execution=refrence"]))
