@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from irope.claims import FOLDER
-from irope.config import Settings, patched
+from irope.config import Settings, load
 from irope.errors import UserError
 from irope.finished import finished
 from irope.generate import generate
@@ -65,7 +65,9 @@ def remake(stem: Path, folder: Path) -> Remade:
         RemakeError: the sidecar's configuration stands for no video of its key any more.
     """
     facts = _facts(stem.with_name(stem.name + ".json"))
-    config = patched(facts["config"], "sys.out", str(folder))
+    # Where and how the work ran is no part of a video, and there may be settings by now that it did not know.
+    sys = {**load([])["sys"], **facts["config"]["sys"], "out": str(folder)}
+    config = {**facts["config"], "sys": sys}
     job = _job(config, facts)
     generator = load_generator(config) if job.system is None else None
     made = generate(job, generator)

@@ -102,6 +102,7 @@ def survey(experiment: Experiment) -> Survey:
     counts: dict[str, Count] = {}
     work: list[Work] = []
     seconds, rounded = 0.0, list[str]()
+    nested: dict[tuple[float, ...], int] = {}
     with without_collecting():
         for cell in experiment.cells:
             model = model_of(cell.config)
@@ -116,6 +117,8 @@ def survey(experiment: Experiment) -> Survey:
                 work.append(Work(model, cell.label, 0 if made else timeline.latents, frames if scores else 0))
                 seconds += frames / timeline.clock.fps
                 rounded += timeline.rounding[:1]
+            if len(cell.seconds) > 1 and makes:
+                nested[cell.seconds] = nested.get(cell.seconds, 0) + count.videos
             if count.videos:
                 counts[cell.label] = counts[cell.label] + count if cell.label in counts else count
     return Survey(
@@ -127,8 +130,18 @@ def survey(experiment: Experiment) -> Survey:
         gpu=gpus(config["sys"]) > 0,
         left_out=experiment.left_out,
         stages=stages_of(config),
-        notes=[*_rounding(rounded), *prompt_notes(experiment.cells[0].config)],
+        notes=[*_rounding(rounded), *_nested(nested), *prompt_notes(experiment.cells[0].config)],
     )
+
+
+def _nested(videos: Mapping[tuple[float, ...], int]) -> Iterator[str]:
+    """What need not be made: windows of seconds -> videos as long as the last of them."""
+    for (*shorter, longest), number in videos.items():
+        named = ", ".join(f"{seconds:g}" for seconds in shorter)
+        yield (
+            f"{number * len(shorter)} videos of {named} s are the beginning of those of {longest:g} s and are not made "
+            f"a second time: {duration(number * sum(shorter))} of video saved"
+        )
 
 
 def _rounding(notes: Sequence[str]) -> Iterator[str]:

@@ -45,6 +45,7 @@ def test_an_experiment_from_plan_to_table(irope: Irope, small: list[str], tmp_pa
     assert planned.returncode == 0, planned.stderr
     assert "to do: 4 of 4 videos" in planned.stdout
     assert "estimated: what two workers took on two CPU cores" in planned.stdout
+    assert "4 videos of 1.5 s are the beginning of those of 3 s and are not made a second time: 6 s" in planned.stdout
     assert not (tmp_path / "results").exists(), "a plan writes nothing"
     made = irope("run", *small)
     assert made.returncode == 0, made.stderr + made.stdout
