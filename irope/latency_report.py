@@ -69,8 +69,9 @@ def table_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _law(fit: Mapping[str, float]) -> str:
-    return f"{fit['a_ms']:.4g} R {'+' if fit['b_ms'] >= 0 else '-'} {abs(fit['b_ms']):.3g} R²"
+def _law(fit: Mapping[str, float], plus: str = "") -> str:
+    first = plus if fit["a_ms"] >= 0 else "- " if plus else "-"
+    return f"{first}{abs(fit['a_ms']):.4g} R {'+' if fit['b_ms'] >= 0 else '-'} {abs(fit['b_ms']):.3g} R²"
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
@@ -81,7 +82,7 @@ def summary(report: Mapping[str, Any]) -> list[str]:
         lines.append(f"recache, medians: {clock} ms = {_law(fit)}, R² of the fit {fit['r2']:.4f}")
     if (fit := report["fit_least"][clock]) is not None:
         lines.append(
-            f"recache, least of the rounds: {clock} ms = {fit['fixed_ms']:.3g} + {_law(fit)}, "
+            f"recache, least of the rounds: {clock} ms = {fit['fixed_ms']:.3g} {_law(fit, '+ ')}, "
             f"R² of the fit {fit['r2']:.4f}"
         )
     rows = {(row["method"], row["window"]): row for row in report["rows"]}

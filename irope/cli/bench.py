@@ -1,27 +1,43 @@
 """Measure speed and memory on this machine.
 
-irope bench cpu            the generator on one core: latent frames per second, cost of a block over an hour, memory
+irope bench cpu            the generator on one core: latent frames per second, cost of a block, memory
+irope bench growth         the same from 5 s of video to 240 s or an hour: is the last block as cheap as the first?
+irope bench switch         a prompt switch: KV Flush against KV Recache over R frames, and the law a R + b R^2
+irope bench gpu            one GPU, random weights: published order of operations against fast; decoder; constant cost
 irope bench score          scoring on one core: frames per second of the embedded scorers, peak memory
 irope bench score --stock  also subject and background consistency against the stock vbench package (random weights)
 irope bench distortions    what noise, blur, freezing, looping, cuts, ... do to each scorer that needs no download
+
+growth, switch and gpu write a JSON and a table beside it; irope plot FILE.json draws it. irope bench gpu --help has
+options of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 PROMPT = "a red circle moving left over a navy plain background"
+AFTER = "a red circle moving up over a navy plain background"
+REPORTS = Path("results/reports")
+WINDOWS = (3, 6, 9, 12, 15, 18, 21, 24)
 
 
 def run(arguments: Sequence[str]) -> int:
+    if arguments and arguments[0] == "gpu":  # needs no Hydra
+        from irope.bench_gpu import main
+
+        return main(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="irope bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=["cpu", "score", "distortions"])
+    parser.add_argument("what", choices=["cpu", "growth", "switch", "gpu", "score", "distortions"])
     parser.add_argument("--seconds", type=float, nargs="+", help="lengths of video (cpu: 60 240 3600; score: 5 240)")
     parser.add_argument("--repeats", type=int, default=3, help="of the generator's roll-outs")
+    parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS, help="switch: cached latent frames R")
     parser.add_argument(
         "--stock", nargs="*", metavar="DIMENSION", help="score: compare with the stock vbench package (default: two)"
     )
@@ -38,7 +54,7 @@ def run(arguments: Sequence[str]) -> int:
         from irope.cli.bench_score import run_score
 
         return run_score(options)
-    return _run_cpu(options)
+    return _run_switch(options) if options.what == "switch" else _run_cpu(options)
 
 
 def _run_cpu(options: argparse.Namespace) -> int:
@@ -53,8 +69,9 @@ def _run_cpu(options: argparse.Namespace) -> int:
     from irope.generator import load_generator
     from irope.provenance import write_json_atomic
 
+    growth = options.what == "growth"
     config = load([*options.overrides, "sys.device=cpu"])
-    lengths = options.seconds or [60, 240, 3600]
+    lengths = options.seconds or ([5, 60, 240] if growth else [60, 240, 3600])
     try:
         report = bench_cpu(load_generator(config), PROMPT, policy_from(config), lengths, options.repeats)
     except ValueError as error:
@@ -65,7 +82,33 @@ def _run_cpu(options: argparse.Namespace) -> int:
     for row in report.to_table():
         table.add_row(*row)
     Console().print(table)
-    if options.json:
-        write_json_atomic(options.json, json.loads(json.dumps(report.to_json())))
-        print(f"written to {options.json}")
+    path = options.json or (_named("growth-cpu") if growth else None)
+    if path:
+        write_json_atomic(path, json.loads(json.dumps(report.to_json())))
+        print(f"written to {path}; draw it: irope plot {path}")
     return 0
+
+
+def _run_switch(options: argparse.Namespace) -> int:
+    from irope.config import load
+    from irope.generator import load_generator
+    from irope.latency import Sweep, bench_switch
+    from irope.latency_report import as_markdown
+    from irope.provenance import write_atomic, write_json_atomic
+
+    values: dict[str, Any] = {"windows": options.windows, "repeats": options.repeats, "ordinary": 3}
+    sweep = Sweep.from_config({**values, "prompts": (PROMPT, AFTER)})
+    generator = load_generator(load(options.overrides))
+    made = bench_switch(generator, sweep, lambda line: print(line, flush=True))
+    words = " ".join(["irope bench switch", f"--repeats {options.repeats}", *options.overrides])
+    made |= {"command": words, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    path = options.json or _named(f"switch-{made['environment']['device']['type']}")
+    table = path.with_suffix(".md")
+    write_json_atomic(path, made)
+    write_atomic(table, as_markdown(made).encode())
+    print(f"{table.read_text(encoding='utf-8')}\nwritten to {path}; draw it: irope plot {path}")
+    return 0
+
+
+def _named(what: str) -> Path:
+    return REPORTS / f"bench-{what}-{datetime.now(UTC):%Y-%m-%d}.json"

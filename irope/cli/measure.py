@@ -51,6 +51,8 @@ def measurement(words: Sequence[str]) -> tuple[str, Path] | None:
 
     if words[0].endswith(".npz"):
         return "attention_maps", Path(words[0])
+    if words[0].endswith(".json"):
+        return _kind_of(Path(words[0])), Path(words[0])
     kind = measured_kind(words) if is_experiment(words[0]) else None
     if kind is None:
         return None
@@ -61,6 +63,15 @@ def measurement(words: Sequence[str]) -> tuple[str, Path] | None:
     if not found:
         raise UserError(f"{folder}: no {kind} of tier={config['tier']} yet; run: {command_of('run', words)}")
     return kind, max(found, key=lambda path: path.stat().st_mtime)  # other settings leave older files beside it
+
+
+def _kind_of(path: Path) -> str:
+    """Which measurement a JSON holds: a benchmark of speed says so, of a switch is what has no other name."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); expected the JSON of irope bench or irope run") from error
+    return "growth" if isinstance(found, dict) and str(found.get("kind")).startswith("bench_") else "latency"
 
 
 def _command(path: Path) -> str:

@@ -4,6 +4,7 @@
     irope plot table1 --only duration,drift            some of them: duration, drift, ablation, pareto, switches
     irope plot my/videos --out plots --format png      a scored folder; a folder below it is a method
     irope plot latency tier=quick                      what a switch costs, as irope run latency has measured it
+    irope plot FILE.json                               the same of irope bench switch; cost along a video of irope bench
     irope plot attention_maps tier=quick               attention maps that irope run has made; or maps.npz
     irope plot RUN/losses.csv OTHER/losses.csv         loss curves of irope train tiny, one run or several
 
@@ -78,6 +79,7 @@ def _scores(options: argparse.Namespace) -> tuple[list[Plot], Path]:
 
 def _measured(kind: str, path: Path, options: argparse.Namespace) -> tuple[list[Plot], Path]:
     from eval.plots.attention import attention
+    from eval.plots.growth import growth
     from eval.plots.latency import latency
     from eval.plots.plot import NoPlotError
 
@@ -86,7 +88,10 @@ def _measured(kind: str, path: Path, options: argparse.Namespace) -> tuple[list[
 
         return plots_of(path), REPORTS / path.stem / "plots"
     try:
-        plot = latency(path) if kind == "latency" else attention(path, scale=options.scale)
+        if kind == "attention_maps":
+            plot = attention(path, scale=options.scale)
+        else:
+            plot = latency(path) if kind == "latency" else growth(path)
     except NoPlotError as error:
         raise UserError(str(error)) from error
     return [plot], REPORTS / path.stem / "plots"
