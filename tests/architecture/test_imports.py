@@ -15,7 +15,10 @@ MODULES = {
     for package in PACKAGES
     for path in sorted((ROOT / package).rglob("*.py"))
 }
-CORE = {f"irope.{name}" for name in ("policy", "registry", "settings", "script", "timeline", "identity", "errors")}
+CORE = {
+    f"irope.{name}"
+    for name in ("policy", "registry", "named_classes", "settings", "script", "timeline", "identity", "errors")
+}
 POLICIES = {name for name in MODULES if name.startswith("baselines.policies.")} | {"irope.infinity"}
 MAX_LINES = 400
 

@@ -18,6 +18,7 @@ from irope.errors import UserError
 from irope.experiment import experiment_from
 from irope.generate import generate
 from irope.jobs import jobs_from
+from irope.settings import defaults
 from irope.systems import (
     ImpossibleError,
     Interrupted,
@@ -26,7 +27,6 @@ from irope.systems import (
     Shot,
     SystemSettingsError,
     make_system,
-    system_fields,
     systems,
 )
 from irope.video import frame_hash, read_frames
@@ -86,7 +86,7 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str):
 @pytest.mark.parametrize("name", sorted(systems()))
 def test_a_method_file_has_every_setting_with_its_default(name: str):
     method = load([f"method={name}"])["video"]["method"]
-    assert method["system"] == {"name": name, **system_fields(systems()[name])}
+    assert method["system"] == {"name": name, **defaults(systems()[name])}
     assert method["description"]
     system = systems()[name]
     assert system.title

@@ -89,7 +89,7 @@ class Ramp(System):
 def _ramp() -> Iterator[None]:
     register_system("ramp")(Ramp)
     yield
-    del _SYSTEMS["ramp"]
+    del _SYSTEMS.known["ramp"]
 
 
 def config_of(out: Path, *overrides: str) -> Any:
