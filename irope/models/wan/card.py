@@ -24,7 +24,11 @@ HORIZON = 21
 STRIDE = 8 * 2
 """Pixels per token, each way: the VAE's stride and the patches of the transformer."""
 
-_GEOMETRY = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_dim": 16, "out_dim": 16}
+GEOMETRY = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_dim": 16, "out_dim": 16}
+"""Of the 1.3B model, by the names of a ``config.json``."""
+
+TEXT_LEN = 512
+"""Rows of a prompt's embedding."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class WanFiles:
 
     @property
     def is_1_3b(self) -> bool:
-        return self.geometry is None or geometry_of(self.geometry) == _GEOMETRY
+        return self.geometry is None or geometry_of(self.geometry) == GEOMETRY
 
 
 def wan_files(config: Settings) -> WanFiles:
@@ -148,10 +152,10 @@ def geometry_of(path: Path) -> dict[str, Any]:
     """The fields of a ``config.json`` that name a geometry. WeightsError if it is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return {key: int(values[key]) for key in _GEOMETRY}
+        return {key: int(values[key]) for key in GEOMETRY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"video.model.config={path} is no config.json of a Wan transformer with the keys {', '.join(_GEOMETRY)} "
+            f"video.model.config={path} is no config.json of a Wan transformer with the keys {', '.join(GEOMETRY)} "
             f"({error!r})"
         ) from error
 
