@@ -189,7 +189,13 @@ def time_sinusoid(t: Tensor, dim: int) -> Tensor:
 
 
 class CausalWanTransformer(nn.Module):
-    """Wan2.1 text-to-video transformer with per-frame timesteps and pluggable self-attention."""
+    """Wan2.1 text-to-video transformer with per-frame timesteps and pluggable self-attention.
+
+    Attributes:
+        runs_on: where calls run if the weights lie elsewhere between them; None: where the weights are.
+    """
+
+    runs_on: torch.device | None = None
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
@@ -210,7 +216,7 @@ class CausalWanTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.patch_embedding.weight.device
+        return self.runs_on or self.patch_embedding.weight.device
 
     def text_kv(self, text_BTE: Tensor) -> CrossKV:
         """Cross-attention keys and values of a prompt, made once and reused until the prompt changes.

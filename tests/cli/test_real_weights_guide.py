@@ -12,7 +12,7 @@ import pytest
 from irope.cli.main import VERBS
 from irope.cli.weights import needed
 from irope.config import load
-from irope.doctor.machine import device_bytes
+from irope.doctor.machine import PARAMETERS, device_bytes
 from irope.experiment import experiment_from
 from irope.jobs import jobs_from
 from irope.methods import method_values
@@ -91,6 +91,18 @@ def test_memory_is_what_doctor_computes():
     assert device_bytes(6, 6)["text encoder"] / 1e9 == pytest.approx(11.4, abs=0.05)
     per_frame = device_bytes(7, 7)["generation"] - device_bytes(6, 6)["generation"]
     assert f"{per_frame / 1e9:.2g} GB a latent frame" in GUIDE
+
+
+def test_what_offloading_saves_is_computed():
+    weights = 2 * (PARAMETERS["transformer"] + PARAMETERS["vae"])
+    assert f"{weights / 1e9:.1f} GB, all of generator and VAE" in GUIDE
+    for method, held in (("infinity_rope", 6), ("self_forcing_w21", 21)):
+        left = (device_bytes(held, held)["generation"] - weights) / 1e9
+        assert re.search(rf"`{method}`( keeps)? {left:.1f} GB", GUIDE)
+    features = 1.9e9  # see irope.models.wan.vae.WanCodec
+    moved = 5 * 2 * PARAMETERS["transformer"] + 2 * features  # five calls a block; the VAE's weights are 3 % of that
+    assert f"{moved / 1e9:.0f} GB over the bus" in GUIDE
+    assert f"{moved / 25e9:.1f} s at 25 GB/s" in GUIDE
 
 
 def test_every_page_that_is_linked_exists():

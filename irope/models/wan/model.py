@@ -16,6 +16,7 @@ from irope.model_card import ModelCard
 from irope.models.wan.card import STRIDE, WanFiles, size_of, wan_card, wan_files
 from irope.models.wan.checkpoint import Weights, check, load_into, open_weights
 from irope.models.wan.lora import Lora, read_lora
+from irope.models.wan.parts import offload
 from irope.transformer import CausalWanTransformer, WanConfig
 
 VAE_STRIDE = STRIDE // 2
@@ -62,8 +63,12 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
     encode_text(prompts[0])  # does the text encoder fit the generator
     texts.release()
     tiling = Choice(config, "video.model.vae_tiling").flag()
-    codec = load_vae(files.vae, device, dtype, tiling=tiling, latents_per_call=1)
-    load_into(transformer, lora.merged(weights.read) if lora else weights.read, device, dtype)
+    offloaded = Choice(config, "video.model.offload").flag()
+    codec = load_vae(files.vae, device, dtype, tiling=tiling, latents_per_call=1, offloaded=offloaded)
+    load_into(transformer, lora.merged(weights.read) if lora else weights.read, "cpu" if offloaded else device, dtype)
+    if offloaded:
+        transformer.runs_on = device
+        offload(transformer, device)
     return Generator(
         **{field.name: getattr(card, field.name) for field in fields(ModelCard)},
         transformer=transformer.eval().requires_grad_(False),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from irope.errors import WeightsError
@@ -87,6 +88,15 @@ def open_part(path: Path, folder: str, rename: Callable[[str], str]) -> Part:
         where=where,
         folder=files[0].parent,
     )
+
+
+def offload(module: nn.Module, device: torch.device) -> None:
+    """Let a module's weights wait on the CPU, where they are; each layer's come to ``device`` for its call alone.
+
+    accelerate's ``cpu_offload``: between calls parameters are on ``meta``, so ask a module for its state before this.
+    What a call computes does not change.
+    """
+    import_extra("accelerate").cpu_offload(module, execution_device=device)
 
 
 def import_extra(module: str) -> Any:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from irope.errors import WeightsError
-from irope.models.wan.parts import NEEDS, Part, import_extra, open_part
+from irope.models.wan.parts import NEEDS, Part, import_extra, offload, open_part
 from irope.models.wan.vae_names import from_original
 
 Features = list[Any]
@@ -28,6 +28,7 @@ where nothing is kept, and ``_FIRST`` where an upsampling has seen the first lat
 _FIRST = "Rep"  # diffusers' own mark
 _CONVOLUTIONS = 33
 _LATENT_CHANNELS = 16
+_CPU = torch.device("cpu")
 _TILE, _TILE_STRIDE = 256, 192  # pixels; what diffusers tiles with
 
 
@@ -42,6 +43,9 @@ class WanCodec:
         latents_per_call: latent frames that one call of the decoder takes after the first of a stream.
         tile, tile_stride: pixels; a latent frame larger than a tile is decoded in overlapping tiles, whose features
             wait on the CPU. None: never.
+        device: where calls run. That is where the weights are, unless the codec is offloaded from there.
+        offloaded: weights are on ``device`` for one layer's call at a time, the features of a stream while latents
+            are decoded; in between both wait on the CPU.
 
     The memory of a stream of 832x480 in bfloat16 beside the weights (0.25 GB), added up from the sizes of its tensors,
     without the work space of kernels: 4.0 GB at the peak, of which 1.9 GB are features that stay; 8.4 GB with three
@@ -50,19 +54,28 @@ class WanCodec:
     """
 
     def __init__(
-        self, vae: Any, latents_per_call: int = 1, tile: int | None = None, tile_stride: int = _TILE_STRIDE
+        self,
+        vae: Any,
+        latents_per_call: int = 1,
+        tile: int | None = None,
+        tile_stride: int = _TILE_STRIDE,
+        runs_on: torch.device | None = None,
     ) -> None:
         if latents_per_call < 1:
             raise ValueError(f"latents_per_call is at least 1, got {latents_per_call}")
         self.vae = vae.eval().requires_grad_(False)
+        self.device: torch.device = runs_on or vae.device
         self.latents_per_call = latents_per_call
+        self.offloaded = runs_on is not None
         self.tile, self.tile_stride = tile, tile_stride
         if tile is not None:
             vae.enable_tiling(tile, tile, tile_stride, tile_stride)
         self.stride: int = vae.config.scale_factor_spatial
         constants = torch.tensor([vae.config.latents_mean, vae.config.latents_std], dtype=torch.float32)
-        mean, std = constants.to(vae.device, vae.dtype)[:, :, None, None, None]
+        mean, std = constants.to(self.device, vae.dtype)[:, :, None, None, None]
         self._mean, self._inverse_std = mean, 1.0 / std
+        if runs_on is not None:
+            offload(vae, runs_on)
 
     @torch.no_grad()
     def encode(self, video_BMCHW: Tensor) -> Tensor:
@@ -73,7 +86,7 @@ class WanCodec:
                 f"the VAE encodes [B, 1 + 4k, 3, H, W] with H and W multiples of {self.stride}, "
                 f"got {tuple(video_BMCHW.shape)}"
             )
-        video = video_BMCHW.to(self.vae.device, self.vae.dtype).transpose(1, 2)
+        video = video_BMCHW.to(self.device, self.vae.dtype).transpose(1, 2)
         means = [self.vae.encode(one).latent_dist.mode() for one in video.split(1)]
         return ((torch.cat(means) - self._mean) * self._inverse_std).transpose(1, 2)
 
@@ -83,7 +96,7 @@ class WanCodec:
 
     def denormalised(self, latents_BFChw: Tensor) -> Tensor:
         """What the decoder takes, [B, C, F, h, w]."""
-        latents = latents_BFChw.to(self.vae.device, self.vae.dtype).transpose(1, 2)
+        latents = latents_BFChw.to(self.device, self.vae.dtype).transpose(1, 2)
         return latents / self._inverse_std + self._mean
 
     def decode_chunk(self, z_BCFhw: Tensor, features: Features, first: bool) -> Tensor:
@@ -153,6 +166,8 @@ class WanDecoder:
             pixels = torch.cat([self._decode(number, one) for number, one in enumerate(z.split(1))])
             self._started = True
             frames.append(_to_uint8(pixels).permute(0, 2, 3, 4, 1).cpu())
+        if codec.offloaded:
+            self._features = {name: _on(_CPU, features) for name, features in self._features.items()}
         return torch.cat(frames, dim=1)
 
     def _chunks(self, latents_BFChw: Tensor) -> Iterator[Tensor]:
@@ -175,7 +190,7 @@ class WanDecoder:
     def _decode_window(self, name: str, z_1CFhw: Tensor) -> Tensor:
         features = _on(z_1CFhw.device, self._features.get(name, [None] * _CONVOLUTIONS))
         pixels = self._codec.decode_chunk(z_1CFhw, features, first=not self._started)
-        self._features[name] = features if self._codec.tile is None else _on(torch.device("cpu"), features)
+        self._features[name] = features if self._codec.tile is None else _on(_CPU, features)
         return pixels
 
     def state(self) -> dict[str, Tensor]:
@@ -199,7 +214,12 @@ class WanDecoder:
 
 
 def load_vae(
-    path: Path, device: torch.device, dtype: torch.dtype, tiling: bool = False, latents_per_call: int = 1
+    path: Path,
+    device: torch.device,
+    dtype: torch.dtype,
+    tiling: bool = False,
+    latents_per_call: int = 1,
+    offloaded: bool = False,
 ) -> WanCodec:
     """Load the published VAE: ``Wan2.1_VAE.pth``, or diffusers' ``vae`` folder or file.
 
@@ -208,6 +228,7 @@ def load_vae(
     Args:
         tiling: decode and encode in tiles of 256 pixels that overlap by 64, as diffusers does. Needs less memory, more
             time, and gives other pixels.
+        offloaded: let weights and features wait on the CPU.
 
     Raises:
         WeightsError: the file is missing, truncated or another VAE, or diffusers is missing or does not fit.
@@ -232,8 +253,8 @@ def load_vae(
         )
     from irope.models.wan.checkpoint import load_into
 
-    load_into(vae, part.read, device, dtype)
-    return WanCodec(vae, latents_per_call, _TILE if tiling else None)
+    load_into(vae, part.read, "cpu" if offloaded else device, dtype)
+    return WanCodec(vae, latents_per_call, _TILE if tiling else None, runs_on=device if offloaded else None)
 
 
 def _config(part: Part) -> dict[str, Any]:
