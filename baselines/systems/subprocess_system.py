@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from baselines.systems.chain import Clip, chain, clip_seed, shots_of
+from baselines.systems.chain import Clip, chain, clip_seed, moved_prompts, shots_of
 from baselines.systems.environment import Environment, Project
 from baselines.systems.program import Program
 from irope.provenance import write_json_atomic
@@ -124,10 +124,7 @@ class SubprocessSystem(System):
                 if made < len(clips):
                     raise program.failed(f"ended well, but made {made} of {len(clips)} clips")
         notes = [f"made on {facts['device']}"] if "device" in facts else []
-        for shot, asked_for in zip(request.shots[1:], range(1, len(request.shots)), strict=True):
-            begins = clips[shots.index(asked_for)].start
-            if begins != shot.start:
-                notes.append(f"the prompt of frame {shot.start} begins at frame {begins}, where a clip begins")
+        notes += moved_prompts(clips, shots, [shot.start for shot in request.shots])
         return RunInfo(len(clips) - before, facts.get("versions", {}), facts.get("peak_bytes"), tuple(notes))
 
     def _asked(
