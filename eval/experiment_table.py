@@ -94,6 +94,7 @@ def experiment_table(
     notes = gap_notes(gaps(rows, frame), results.command)
     if notes:
         notes.append("means are over " + ("the videos that all rows have" if common else "what is there, see n"))
+    notes += [f"left out: {said}" for said in results.left_out]
     if weights := weights_note(results):
         notes.append(weights)
     if common:

@@ -294,16 +294,20 @@ def place_from(sys: Mapping[str, Any], name: str) -> Place:
 def weights_folder(place: Place, repo: str, only: Sequence[str] = ()) -> Path:
     """The folder of published weights ``owner/repo``, of which the files ``only`` are needed (all, without any).
 
+    Args:
+        only: glob patterns, each of which must match; another model may need, and have, other parts of the repository.
+
     Raises:
-        WeightsError: it is not there; with the command that downloads it.
+        WeightsError: it is not there, or a part of it; with the command that downloads it.
     """
     from irope.errors import WeightsError
 
     folder = place.weights / repo
     include = f" --include {' '.join(shlex.quote(name) for name in only)}" if only else ""
     if not folder.is_dir():
-        raise WeightsError(
-            f"{folder}: no weights of {repo} (looked below sys.weights={place.weights}); "
-            f"to get them run: hf download {repo} --local-dir {folder}{include}"
-        )
-    return folder
+        wrong = f"no weights of {repo} (looked below sys.weights={place.weights})"
+    elif missing := [name for name in only if not any(folder.glob(name))]:
+        wrong = f"of {repo} only a part is there, without {', '.join(missing)}"
+    else:
+        return folder
+    raise WeightsError(f"{folder}: {wrong}; to get them run: hf download {repo} --local-dir {folder}{include}")

@@ -34,6 +34,7 @@ class Survey:
     Attributes:
         counts: a label for each cell, with how far it is; cells that differ in duration alone are one row.
         gpu: whether workers use one.
+        left_out: which rows have no videos, and why.
         notes: what is not quite as it was asked for: durations that were rounded, prompts that were merged.
         workers: that would share the work.
     """
@@ -44,7 +45,7 @@ class Survey:
     video_seconds: float
     workers: int
     gpu: bool
-    left_out: Mapping[str, str]
+    left_out: Sequence[str]
     stages: Sequence[str] = STAGES
     notes: Sequence[str] = ()
 
@@ -125,7 +126,7 @@ def survey(experiment: Experiment) -> Survey:
         video_seconds=seconds,
         workers=workers_of(config["sys"]),
         gpu=gpus(config["sys"]) > 0,
-        left_out=experiment.left_out,
+        left_out=experiment.reasons,
         stages=stages_of(config),
         notes=[*_rounding(rounded), *prompt_notes(experiment.cells[0].config)],
     )
@@ -224,5 +225,5 @@ def print_notes(found: Survey) -> None:
     """What a user should know before the work starts."""
     for note in found.notes:
         print(f"note: {note}")
-    for label, reason in found.left_out.items():
-        print(f"left out: {label}: {reason}")
+    for reason in found.left_out:
+        print(f"left out: {reason}")
