@@ -111,6 +111,14 @@ def test_a_text_encoder_of_another_width_is_named(given, tmp_path):
         load_generator(load([*given, f"video.model.text_encoder={other}"]))
 
 
+def test_a_wrong_vae_is_named_before_a_prompt_is_encoded(given, tmp_path):
+    encoder = Path(next(one for one in given if one.startswith("sys.weights=")).partition("=")[2])
+    wrong = encoder / "Wan-AI/Wan2.1-T2V-1.3B-Diffusers/text_encoder"
+    with pytest.raises(WeightsError, match="is not the VAE of Wan2"):
+        load_generator(load([*given, f"video.model.vae={wrong}"]))
+    assert not (tmp_path / "cache" / "irope" / "prompts").exists()
+
+
 def test_a_small_generator_is_refused_as_the_1_3b_model(published, tmp_path):
     overrides = [one for one in published if not one.startswith("video.model.config=")]
     with pytest.raises(

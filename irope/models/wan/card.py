@@ -13,7 +13,7 @@ from irope.digests import digest_of_files
 from irope.errors import UserError, WeightsError
 from irope.identity import canonical_json
 from irope.model_card import ModelCard
-from irope.models.wan.catalogue import DEFAULT, Published, catalogue, entry, entry_of_file, of_kind
+from irope.models.wan.catalogue import DEFAULT, Published, entry, entry_of_file, of_kind
 from irope.models.wan.layout import tokenizer_file, weight_files
 from irope.script import Clock
 from irope.settings import hint
@@ -168,19 +168,20 @@ def _check_prompt(prompt: str) -> None:
 def _generator(config: Settings, root: Path) -> tuple[str, Path, Published]:
     """Name, place and catalogue entry of ``video.model.generator``."""
     key = "video.model.generator"
-    given, like = Choice(config, key).text() or DEFAULT, Choice(config, "video.model.sampled_as").text()
-    known = catalogue().get(given)
-    if known is not None and known.kind == "generator":
-        return given, _published(key, known, root), entry(like) if like else known
+    given, like = Choice(config, key).text() or DEFAULT, Choice(config, "video.model.sampled_as")
+    names = [found.name for found in of_kind("generator")]
+    sampled_as = entry(like.one_of(*names)) if like.text() else None
+    if given in names:
+        known = entry(given)
+        return given, _published(key, known, root), sampled_as or known
     path = Path(given)
     if not path.exists():
-        names = [found.name for found in of_kind("generator")]
         raise WeightsError(
-            f"{key}={given}: neither a file or folder nor one of the published names{hint(given, names)}"
+            f"{key}={given}: neither a file or folder nor one of the published generators{hint(given, names)}"
         )
     # A file nobody published is sampled as Self-Forcing is, and nothing is known of what is nested in it.
     unknown = Published(path.stem, "generator", repo="", file="", licence="not known")
-    return path.stem, path, entry(like) if like else entry_of_file(path) or unknown
+    return path.stem, path, sampled_as or entry_of_file(path) or unknown
 
 
 def _published(key: str, found: Published, root: Path) -> Path:

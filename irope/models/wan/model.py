@@ -31,12 +31,13 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
         ConfigError: a value of ``video.model`` is not valid.
     """
     from irope.models.wan.text import PromptEmbeddings
-    from irope.models.wan.vae import load_vae
+    from irope.models.wan.vae import load_vae, open_vae
 
     files, card = wan_files(config), wan_card(config)
     height, width = (side // VAE_STRIDE for side in size_of(config))
     transformer = empty_transformer(files.geometry)
     weights, lora = open_generator(files, transformer)
+    open_vae(files.vae)
     geometry = transformer.config
 
     on_cpu = Choice(config, "video.model.text_encoder_device").one_of("auto", "cpu") == "cpu"

@@ -79,7 +79,10 @@ def open_part(path: Path, folder: str, rename: Callable[[str], str]) -> Part:
     else:
         tensors = open_pickle(files[0])
         if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-            raise WeightsError(f"{where} holds no named tensors; to see which files there are run: irope weights")
+            raise WeightsError(
+                f"{where} holds no tensors by name, as a text encoder or a VAE does; to see which files there are run: "
+                f"irope weights"
+            )
         shapes, read = {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
     names = {rename(name): name for name in shapes}
     return Part(

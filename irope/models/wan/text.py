@@ -178,7 +178,7 @@ def _geometry(part: Part) -> dict[str, Any]:
         hidden = part.shapes[f"{block}.1.DenseReluDense.wi_0.weight"][0]
     except (KeyError, ValueError) as error:
         raise WeightsError(
-            f"{part.where} is not a umT5 encoder ({error}); to see which files there are run: irope weights"
+            f"{part.where} is not a umT5 encoder (no {error}); to see which files there are run: irope weights"
         ) from error
     layers = {name.split(".")[2] for name in part.shapes if name.startswith("encoder.block.")}
     return {

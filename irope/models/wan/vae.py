@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from irope.errors import WeightsError
+from irope.models.wan.checkpoint import load_into
 from irope.models.wan.parts import NEEDS, Part, import_extra, offload, open_part
 from irope.models.wan.vae_names import from_original
 
@@ -233,6 +234,14 @@ def load_vae(
     Raises:
         WeightsError: the file is missing, truncated or another VAE, or diffusers is missing or does not fit.
     """
+    part, vae = open_vae(path)
+    load_into(vae, part.read, _CPU if offloaded else device, dtype)
+    return WanCodec(vae, latents_per_call, _TILE if tiling else None, runs_on=device if offloaded else None)
+
+
+def open_vae(path: Path) -> tuple[Part, Any]:
+    """The tensors of a VAE, none of them read, and the ``AutoencoderKLWan`` on ``meta`` that they fit; raises as
+    `load_vae`."""
     part = open_part(path, "vae", from_original)
     if (channels := part.shapes.get("post_quant_conv.weight", (_LATENT_CHANNELS,))[0]) != _LATENT_CHANNELS:
         other = "that of Wan2.2-TI2V-5B" if channels == 48 else "another VAE"
@@ -251,10 +260,7 @@ def load_vae(
             f"the decoder of the Wan VAE in diffusers {version} caches features of {convolutions} convolutions, "
             f"expected are {_CONVOLUTIONS}: a version that this was not written for; run: {NEEDS}"
         )
-    from irope.models.wan.checkpoint import load_into
-
-    load_into(vae, part.read, "cpu" if offloaded else device, dtype)
-    return WanCodec(vae, latents_per_call, _TILE if tiling else None, runs_on=device if offloaded else None)
+    return part, vae
 
 
 def _config(part: Part) -> dict[str, Any]:
