@@ -65,15 +65,18 @@ class Survey:
             return "nothing to score: no video of it is made yet"
         if not total.todo:
             return f"complete: all {total.videos} videos are {' and '.join(PAST[stage] for stage in self.stages)}"
-        unit = "GPU" if self.gpu else "CPU-core"
+        unit = self.left.gpu or ("GPU" if self.gpu else "CPU-core")
         basis = f"measured on {self.left.measured} videos" if self.left.measured else f"estimated: {self.left.source}"
         hours, size = self.left.seconds / 3600, self.left.size
         took = f"{hours:.2f} {unit}-hours" if hours >= 0.01 else f"{self.left.seconds:.0f} {unit}-seconds"
         space = f"{size / GIGABYTE:.1f} GB" if size >= 0.1 * GIGABYTE else f"{size / GIGABYTE * 1000:.0f} MB"
         workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        wall = f"about {duration(self.wall)} with {workers}"
+        if self.left.gpu and not self.gpu:
+            wall = "no estimate for this machine, which has no GPU"
         return (
             f"to do: {total.todo} of {total.videos} videos, {duration(self.video_seconds)} of video; "
-            f"{took}, {space}, about {duration(self.wall)} with {workers} ({basis})"
+            f"{took}, {space}, {wall} ({basis})"
         )
 
 
