@@ -270,6 +270,7 @@ def _sidecar(job: VideoJob, generator: Generator, rollout: Rollout, log: _Log) -
             "kv_page_bytes": rollout.arena.page_bytes,
             "kv_peak_bytes": rollout.arena.page_bytes + log.stage_bytes,
         },
+        "size": list(generator.size),
         "seconds_per_block": log.seconds,
         "plans": log.trace.entries,
         "environment": environment(generator.transformer.device),

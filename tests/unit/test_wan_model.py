@@ -56,6 +56,7 @@ def test_two_switched_prompts_become_a_video_that_depends_on_them(given, tmp_pat
     job = jobs_from(config)[0]
     sidecar = generate(job, generator)
     assert (sidecar["pixel_frames"], sidecar["fps"], sidecar["model"]) == (21, 16, "wan_test/self_forcing_dmd")
+    assert sidecar["size"] == [64, 64]
     frames = next(read_frames(job.video, 21))
     assert frames.shape == (21, 64, 64, 3)
     assert frames.std() > 5
