@@ -69,18 +69,25 @@ def fits(config: Settings, free: int) -> list[Finding]:
         return []
     policy = policy_from(config)
     item = 2 if model["dtype"] == "bfloat16" else 4
-    need = device_bytes(policy.capacity(3), policy.window, item, *size_of(config))
+
+    def needed(offload: bool) -> dict[str, int]:
+        return device_bytes(policy.capacity(3), policy.window, item, *size_of(config), offload=offload)
+
+    need = needed(model["offload"])
     encoder = model["text_encoder_device"] == "auto"
     most = max(need["generation"], need["text encoder"] if encoder else 0)
     model_size, encoder_size = (f"{need[part] / 1e9:.1f} GB" for part in ("generation", "text encoder"))
+    kept = "the cache" if model["offload"] else "model and cache"
     what = (
-        f"computed: {model_size} for model and cache, before that {encoder_size} for the text encoder"
+        f"computed: {model_size} for {kept}, before that {encoder_size} for the text encoder"
         f"{'' if encoder else ' (on the CPU)'}; attention and decoder come on top"
     )
     if most <= free:
         return [Finding("memory", "ok", what)]
-    smaller = "video.method.policy.window=6" if need["generation"] > free else "video.model.text_encoder_device=cpu"
-    return [Finding("memory", "bad", what, smaller)]
+    if need["generation"] <= free:
+        return [Finding("memory", "bad", what, "video.model.text_encoder_device=cpu")]
+    enough = needed(offload=True)["generation"] <= free
+    return [Finding("memory", "bad", what, f"video.{'model.offload=true' if enough else 'method.policy.window=6'}")]
 
 
 PARAMETERS = {"transformer": 1_418_996_800, "vae": 126_892_531, "text encoder": 5_680_910_336}
@@ -94,17 +101,20 @@ def frame_values(height: int, width: int) -> int:
     return (height // STRIDE) * (width // STRIDE) * TOKEN_VALUES
 
 
-def device_bytes(pages: int, window: int, item: int = 2, height: int = 480, width: int = 832) -> dict[str, int]:
+def device_bytes(
+    pages: int, window: int, item: int = 2, height: int = 480, width: int = 832, offload: bool = False
+) -> dict[str, int]:
     """What the 1.3B model keeps on the device, by arithmetic.
 
     Args:
         pages: latent frames that the cache holds; ``window``: that are attended, from a rotated copy.
         item: bytes of a number.
         height, width: of the video in pixels.
+        offload: the weights of generator and VAE are not among it.
     """
     cache = TEXT_LEN * TOKEN_VALUES + (pages + window) * frame_values(height, width)
-    model = PARAMETERS["transformer"] + PARAMETERS["vae"] + cache
-    return {"generation": model * item, "text encoder": PARAMETERS["text encoder"] * item}
+    weights = 0 if offload else PARAMETERS["transformer"] + PARAMETERS["vae"]
+    return {"generation": (weights + cache) * item, "text encoder": PARAMETERS["text encoder"] * item}
 
 
 def attention(config: Settings) -> list[Finding]:

@@ -115,6 +115,11 @@ def test_a_gpu_that_is_too_small_for_the_text_encoder_is_told_so(wan, monkeypatc
     assert "computed: 10.1 GB for model and cache, before that 11.4 GB for the text encoder" in small.what
     assert machine.gpu(patched(wan, "video.model.text_encoder_device", "cpu"))[1].state == "ok"
     gpu_of(8, monkeypatch)
+    assert machine.gpu(wan)[1].mend == "video.model.offload=true"
+    offloaded = patched(patched(wan, "video.model.offload", True), "video.model.text_encoder_device", "cpu")
+    assert machine.gpu(offloaded)[1].state == "ok"
+    assert "computed: 7.0 GB for the cache" in machine.gpu(offloaded)[1].what  # 10.1 GB without 1.55e9 weights
+    gpu_of(6, monkeypatch)
     assert machine.gpu(wan)[1].mend == "video.method.policy.window=6"
 
 
