@@ -22,7 +22,7 @@ from irope.schedules import NESTED
 from irope.script import Timeline
 from irope.settings import hint
 from irope.sweep import Axis, axis, key_of, split, value_of, without
-from irope.systems import ImpossibleError
+from irope.systems import ImpossibleError, systems
 
 TIERS = ("smoke", "quick", "paper")
 _FIELDS = {
@@ -290,7 +290,8 @@ def _cells(
         choices = [f"{a.key}={text}" for a, text in zip(groups, chosen, strict=True)]
         base = load([*without(fixed, [a.key for a in axes]), *choices])
         group_axes = {names[a.key]: text for a, text in zip(groups, chosen, strict=True) if a.key != _METHOD}
-        said = [f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in fixed if _of_method(o)]
+        own = [] if _imports(base) else [o for o in fixed if _of_method(o)]  # imported videos have a label
+        said = [f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in own]
         said += [f"{name}={text}" for name, text in group_axes.items()]
         method = str(base["video"]["method"]["name"])
         for windows in _windows(base, seconds, nested):
@@ -329,9 +330,14 @@ def _of_method(override: str) -> bool:
     return key.startswith("video.method.") and key != "video.method.name"
 
 
+def _imports(config: Settings) -> bool:
+    name = system_of(config["video"]["method"])
+    return name is not None and name in systems() and systems()[name].imports
+
+
 def _label(method: str, settings: Sequence[str]) -> str:
-    """Fit for a folder on any file system."""
-    return _UNFIT.sub("_", f"{method}@{','.join(settings)}" if settings else method)
+    """The name of a method is fit for a folder as it is, what is set on it is made so."""
+    return f"{method}@{_UNFIT.sub('_', ','.join(settings))}" if settings else method
 
 
 def _windows(config: Settings, seconds: tuple[float, ...], nested: bool) -> list[tuple[float, ...]]:
@@ -339,7 +345,7 @@ def _windows(config: Settings, seconds: tuple[float, ...], nested: bool) -> list
     if len(seconds) < 2:
         return [seconds]
     if system_of(config["video"]["method"]):
-        return [(one,) for one in seconds]
+        return [seconds] if _imports(config) else [(one,) for one in seconds]
     schedule = policy_class(config["video"]["method"]["policy"]["name"]).schedule
     if nested and schedule in NESTED and all(len(script.segments) == 1 for script in scripts_from(config)):
         return [seconds]

@@ -182,6 +182,7 @@ class System(ABC):
         licence: of the weights, with the code's where that differs. ``source``: paper and code.
         needs: weights below the root, as ``owner/repo``. ``one_prompt``: a script with several prompts is refused.
         continues: an interrupted video goes on where it was; otherwise it starts over.
+        imports: its videos exist already, each as long as it is.
     """
 
     name: ClassVar[str] = ""
@@ -194,6 +195,7 @@ class System(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     one_prompt: ClassVar[bool] = True
     continues: ClassVar[bool] = False
+    imports: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, seconds: float) -> SystemPlan:
