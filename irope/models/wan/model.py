@@ -65,7 +65,8 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
     texts.release()
     tiling = Choice(config, "video.model.vae_tiling").flag()
     offloaded = Choice(config, "video.model.offload").flag()
-    codec = load_vae(files.vae, device, dtype, tiling=tiling, latents_per_call=1, offloaded=offloaded)
+    together = Choice(config, "video.model.latents_per_call").integer(1)
+    codec = load_vae(files.vae, device, dtype, tiling=tiling, latents_per_call=together, offloaded=offloaded)
     load_into(transformer, lora.merged(weights.read) if lora else weights.read, "cpu" if offloaded else device, dtype)
     if offloaded:
         transformer.runs_on = device
