@@ -42,12 +42,11 @@ dimensions of VBench as it ships; and 4 Mbit/s of H.264, which is a guess."""
 
 
 def _unmeasured(model: str) -> Rates:
-    """Of a model or system of which nothing is known yet."""
+    """Of a model without any past work; without a ``source`` where nothing at all is known of it."""
     if (known := MODEL.get(model.partition("/")[0])) is not None:
         return known
     scoring = MODEL["wan_1_3b"]
-    why = f"nothing is known of {model} before its first video, which counts as 0 s"
-    return Rates(0.0, scoring.frame, 0.0, why, scoring.gpu)
+    return Rates(0.0, scoring.frame, 0.0, "", scoring.gpu)
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ def estimate(work: Iterable[Work], past: Iterable[Made | Scored], protocol: str,
         elif isinstance(record, Scored) and record.frames:
             frame[record.model, record.protocol].append(record.seconds / record.frames)
     total = bytes_ = longest = 0.0
-    known, sources, gpus = 0, set[str](), set[str]()
+    known, sources, unknown, gpus = 0, set[str](), set[str](), set[str]()
     medians: dict[tuple[object, ...], float] = {}
 
     def rate(samples: list[float] | None, key: tuple[object, ...], otherwise: float) -> float:
@@ -123,10 +122,13 @@ def estimate(work: Iterable[Work], past: Iterable[Made | Scored], protocol: str,
         bytes_ += item.latents * rate(size.get(item.model), ("size", item.model), fallback.size)
         known = max(known, len(of_method or of_model or ()), len(scoring or ()))
         if (item.latents and not of_model) or (item.frames and not scoring):
-            sources.add(fallback.source)
+            (sources if fallback.source else unknown).add(fallback.source or item.model)
             gpus.add(fallback.gpu)
+    said = sorted(sources)
+    if unknown:
+        said.append(f"nothing is known of {', '.join(sorted(unknown))} before a first video, which counts as 0 s")
     found = " and ".join(sorted(filter(None, gpus)))
-    return Estimate(total, bytes_, longest, 0 if sources else known, "; ".join(sorted(sources)), found)
+    return Estimate(total, bytes_, longest, 0 if said else known, "; ".join(said), found)
 
 
 def duration(seconds: float) -> str:
