@@ -60,10 +60,21 @@ def _row(cell: CellFiles, length: str, seconds: float | None) -> Row:
     return Row(length, cell.label, cell.method, dict(cell.axes), seconds, planned=len(cell.videos))
 
 
-def gaps(rows: Sequence[Row], frame: pd.DataFrame) -> list[Gap]:
-    """The rows for which videos are missing or not scored."""
+def too_short(results: Results) -> Counter[tuple[str, str]]:
+    """Length and label -> videos that were imported and do not last that long, among those that were scored."""
+    short: Counter[tuple[str, str]] = Counter()
+    for cell, _, content in results.score_files():
+        video = content["video"]
+        frames = {s: round(s * video["fps"]) for s in cell.seconds if cell.system}
+        short.update((length_name(s), cell.label) for s, needed in frames.items() if video["frames"] < needed)
+    return short
+
+
+def gaps(rows: Sequence[Row], frame: pd.DataFrame, results: Results) -> list[Gap]:
+    """The rows for which videos are missing or not scored; videos that are too short cannot be made longer."""
     scored = frame.drop_duplicates(["length", "method", "prompt", "seed"])
     there = Counter(zip(scored["length"], scored["method"], strict=True))
+    there.update(too_short(results))
     lacking = [(row, (row.planned or 0) - there[row.length, row.label]) for row in rows]
     return [Gap(row.label, row.length, missing, row.planned or 0) for row, missing in lacking if missing > 0]
 
@@ -91,9 +102,11 @@ def experiment_table(
     """
     frame = experiment_frame(results)
     rows = experiment_rows(results, frame)
-    notes = gap_notes(gaps(rows, frame), results.command)
+    notes = gap_notes(gaps(rows, frame, results), results.command)
     if notes:
         notes.append("means are over " + ("the videos that all rows have" if common else "what is there, see n"))
+    notes += [f"{label} at {at}: {n} of its videos are shorter" for (at, label), n in too_short(results).items()]
+    notes += [f"left out: {said}" for said in results.left_out]
     if weights := weights_note(results):
         notes.append(weights)
     if common:

@@ -24,12 +24,13 @@ FIELDS = (
     *("protocol", "protocol_inferred", "n", "second_hand", "note", "origin"),
 )
 SAME_ROWS = {
-    "infinity_rope_paper": "infinity_rope",
+    **dict.fromkeys(("infinity_rope_paper", "infinity_rope_plain", "infinity_rope_paper_tuned"), "infinity_rope"),
     "longlive": "kv_recache",
     **dict.fromkeys(("self_forcing_w6", "self_forcing_w12", "self_forcing_w21"), "rolling"),
 }
 """Methods asked for -> the one whose published rows they share: whether the paper's numbers come from the released code
-(f_0 = cache size) or from its text (f_0 = 21), and with which window Self-Forcing was run, is not known."""
+(f_0 = cache size) or from its text (f_0 = 21), with weights tuned with a sink or not, and with which window
+Self-Forcing was run, is not known."""
 
 ALIASES = {"overall": "quality"}
 """Metric names as printed -> ours."""

@@ -32,9 +32,16 @@ METHODS = {
     "Rolling Forcing": "rolling_forcing",
     "CausVid": "causvid",
     "LongLive": "kv_recache",
+    "SkyReels-V2": "skyreels_v2",
+    "MAGI-1": "magi_1",
+    "NOVA": "nova",
+    "Pyramid Flow": "pyramid_flow",
+    "Wan2.1-1.3B": "wan_2_1",
+    "LTX-Video": "ltx_video",
 }
-"""Names in the papers -> our methods, hyphens and case aside; a table may add its own. A method stands for the cache
-policy: the papers' CausVid, Rolling Forcing and LongLive have weights of their own besides."""
+"""Names in the papers -> our methods, hyphens and case aside; a table may add its own. The first five stand for the
+cache policy: the papers' CausVid, Rolling Forcing and LongLive have weights of their own besides. The others are
+systems."""
 
 _HEAD = {"kind", "title", "source", "second_hand", "columns", "rows"}
 _SCORES = {"generator", "protocol", "protocol_note", "n", "n_note", "uncertainty", "uncertainty_note", "keys"}

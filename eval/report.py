@@ -62,7 +62,7 @@ def write_report(results: Results, folder: Path, say: Callable[[str], None] = la
     metrics = ordered_metrics(with_overall(frame))
     every = table if set(metrics) == set(table.metrics) else experiment_table(results, columns=metrics)
     folder.mkdir(parents=True, exist_ok=True)
-    lacking = tuple(gaps(experiment_rows(results, frame), frame))
+    lacking = tuple(gaps(experiment_rows(results, frame), frame, results))
     texts = _tables(results, table, every)
     for name, text in texts.items():
         write_text_atomic(folder / name, text)

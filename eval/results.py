@@ -7,7 +7,7 @@ line) makes one. Reading changes nothing on disk.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -81,6 +81,7 @@ class Results:
         published: tables of conf/paper it answers, each with the axis behind each of the table's own keys:
             ``{"delta_ablation": {"delta": "cut_delta"}}``.
         command: continues the experiment, from a shell in the project.
+        left_out: which rows the experiment would have, and why they have no videos, or none of one length; in words.
     """
 
     name: str
@@ -92,6 +93,7 @@ class Results:
     published: Mapping[str, Mapping[str, str]]
     command: str
     cells: tuple[CellFiles, ...] = field(repr=False, default=())
+    left_out: Sequence[str] = ()
 
     @cached_property
     def frame(self) -> pd.DataFrame:

@@ -54,7 +54,8 @@ def weights_note(results: Results) -> str:
     own = [cell for cell in results.cells if not cell.system]
     if len({cell.model for cell in own}) < 2:
         return ""
-    return "weights differ: " + "; ".join(f"{cell.label}: {cell.model.partition('/')[2]}" for cell in own)
+    said = dict.fromkeys(f"{cell.label}: {cell.model.partition('/')[2]}" for cell in own)  # lengths are cells apart
+    return "weights differ: " + "; ".join(said)
 
 
 def _comparable(cell: CellFiles, made: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:

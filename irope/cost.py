@@ -19,28 +19,34 @@ class Rates:
     Attributes:
         latent: seconds to generate a latent frame and write it; ``frame``: to score a pixel frame.
         size: bytes a latent frame takes on disk.
+        gpu: the numbers are of this GPU and say nothing of a machine without one; empty: of CPU cores.
     """
 
     latent: float
     frame: float
     size: float
     source: str
+    gpu: str = ""
 
 
 MODEL: dict[str, Rates] = {
     "tiny": Rates(0.024, 0.009, 27_000, "what two workers took on two CPU cores"),
-    "wan_1_3b": Rates(0.38, 0.13, 28_000, "figures for the published code and VBench on one H100, not measured here"),
+    "wan_1_3b": Rates(0.38, 0.13, 125_000, "the published code at window 6 and VBench, not measured here", "H100"),
 }
-"""Used until something was measured. The embedded model's are medians over `irope run delta_ablation` (80 videos of
-40 s, AMD EPYC, 22 November 2026): slower than its benchmarks, as two workers share a machine and write files."""
+"""Used until something was measured.
+
+The embedded model's are medians over `irope run delta_ablation` (80 videos of 40 s, AMD EPYC, 22 November 2026): slower
+than its benchmarks, as two workers share a machine and write files. The 1.3B model's are added up from timings that
+users and authors of the published code report: 1.5 s of an H100 for a second of video, 2.1 s for seven
+dimensions of VBench as it ships; and 4 Mbit/s of H.264, which is a guess."""
 
 
 def _unmeasured(model: str) -> Rates:
-    """Of a model or system of which nothing is known yet."""
+    """Of a model without any past work; without a ``source`` where nothing at all is known of it."""
     if (known := MODEL.get(model.partition("/")[0])) is not None:
         return known
     scoring = MODEL["wan_1_3b"]
-    return Rates(0.0, scoring.frame, 0.0, f"nothing is known of {model} before its first video, which counts as 0 s")
+    return Rates(0.0, scoring.frame, 0.0, "", scoring.gpu)
 
 
 @dataclass(frozen=True)
@@ -61,6 +67,7 @@ class Estimate:
         seconds: of one worker; ``size``: bytes on disk; ``longest``: seconds of the longest video, below which no
             number of workers gets.
         measured: videos of past work behind the numbers; 0: they come from the cost model, see ``source``.
+        gpu: that the cost model's numbers are of, if any of them is.
     """
 
     seconds: float
@@ -68,6 +75,7 @@ class Estimate:
     longest: float
     measured: int
     source: str
+    gpu: str = ""
 
     def wall(self, workers: int) -> float:
         """Seconds until ``workers`` workers have done it all."""
@@ -93,7 +101,7 @@ def estimate(work: Iterable[Work], past: Iterable[Made | Scored], protocol: str,
         elif isinstance(record, Scored) and record.frames:
             frame[record.model, record.protocol].append(record.seconds / record.frames)
     total = bytes_ = longest = 0.0
-    known, sources = 0, set[str]()
+    known, sources, unknown, gpus = 0, set[str](), set[str](), set[str]()
     medians: dict[tuple[object, ...], float] = {}
 
     def rate(samples: list[float] | None, key: tuple[object, ...], otherwise: float) -> float:
@@ -114,8 +122,13 @@ def estimate(work: Iterable[Work], past: Iterable[Made | Scored], protocol: str,
         bytes_ += item.latents * rate(size.get(item.model), ("size", item.model), fallback.size)
         known = max(known, len(of_method or of_model or ()), len(scoring or ()))
         if (item.latents and not of_model) or (item.frames and not scoring):
-            sources.add(fallback.source)
-    return Estimate(total, bytes_, longest, 0 if sources else known, "; ".join(sorted(sources)))
+            (sources if fallback.source else unknown).add(fallback.source or item.model)
+            gpus.add(fallback.gpu)
+    said = sorted(sources)
+    if unknown:
+        said.append(f"nothing is known of {', '.join(sorted(unknown))} before a first video, which counts as 0 s")
+    found = " and ".join(sorted(filter(None, gpus)))
+    return Estimate(total, bytes_, longest, 0 if said else known, "; ".join(said), found)
 
 
 def duration(seconds: float) -> str:

@@ -15,13 +15,14 @@ from itertools import product
 from typing import Any, TypeAlias
 
 from irope.config import ConfigError, Settings, load, patched, scripts_from
+from irope.errors import UserError
 from irope.jobs import JobMaker, VideoJob, system_of
 from irope.registry import policy_class
 from irope.schedules import NESTED
 from irope.script import Timeline
 from irope.settings import hint
 from irope.sweep import Axis, axis, key_of, split, value_of, without
-from irope.systems import ImpossibleError
+from irope.systems import ImpossibleError, systems
 
 TIERS = ("smoke", "quick", "paper")
 _FIELDS = {
@@ -30,6 +31,7 @@ _FIELDS = {
     "kind",
     "set",
     "sweep",
+    "systems",
     "published",
     "prompt_set",
     "seconds",
@@ -52,6 +54,7 @@ class Cell:
         axes: what was varied besides method, seed and duration, by short name.
         seconds: durations to score, each a window from the start; empty: videos as long as their scripts.
         overrides: compose ``config``, seed apart.
+        beside: one of the experiment's other systems, which has a row where it can run and else a reason.
     """
 
     label: str
@@ -60,6 +63,7 @@ class Cell:
     seconds: tuple[float, ...]
     overrides: tuple[str, ...]
     config: Settings = field(repr=False)
+    beside: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Experiment:
         published: tables of conf/paper it answers, each with the axis behind the table's own keys.
         config: the configuration without any cell's settings: ``sys.*`` and ``score.*`` are read from it.
         arguments: of the command line, as they were given.
+        left_out: rows without videos, or without those of one length, and why.
     """
 
     name: str
@@ -96,7 +101,7 @@ class Experiment:
         """The videos of a cell: every prompt with every seed.
 
         One method of several that cannot make such videos has none, and ``left_out`` says why: a sweep over all
-        policies meets one that holds 21 frames and no more.
+        policies meets one that holds 21 frames and no more. Of the systems beside them also one that is not installed.
 
         Raises:
             UserError: for settings that are not valid.
@@ -115,10 +120,20 @@ class Experiment:
     def _leaving_out(self, cell: Cell) -> Iterator[None]:
         try:
             yield
-        except ImpossibleError as error:
-            if self._methods < 2:
+        except UserError as error:
+            if not (cell.beside or (isinstance(error, ImpossibleError) and self._methods > 1)):
                 raise
-            self.left_out[cell.label] = str(error)
+            said = self.left_out.setdefault(cell.label, str(error))
+            if str(error) not in said:  # of another length: that the reason says
+                self.left_out[cell.label] = f"{said}; {error}"
+
+    @property
+    def reasons(self) -> list[str]:
+        """``left_out`` in words, each reason once with the rows it is true of; complete when all jobs were listed."""
+        said: dict[str, list[str]] = {}
+        for label, why in self.left_out.items():
+            said.setdefault(why, []).append(label)
+        return [f"{', '.join(labels)}: {why}" for why, labels in said.items()]
 
     @property
     def title(self) -> str:
@@ -144,6 +159,9 @@ def experiment_from(arguments: Sequence[str], multirun: bool = False) -> Experim
     seconds = _pop_numbers(axes, _DURATION) or _given(given, _DURATION) or spec["seconds"]
     fixed = [*without(spec["set"], map(key_of, given)), *without(given, [*_SEED, *_DURATION])]
     names = _short_names([a for key, a in axes.items() if key != _METHOD])
+    beside, left_out = _beside(spec["systems"], config, [*map(key_of, given), *(a.key for a in more)])
+    if beside:
+        axes[_METHOD] = Axis(_METHOD, (*axes[_METHOD].values, *beside))
     return Experiment(
         name=spec["name"],
         description=spec["description"],
@@ -151,10 +169,28 @@ def experiment_from(arguments: Sequence[str], multirun: bool = False) -> Experim
         axes=tuple(names.values()),
         seeds=tuple(int(seed) for seed in seeds),
         published=spec["published"],
-        cells=tuple(_cells(fixed, list(axes.values()), names, _seconds(seconds))),
+        cells=tuple(_cells(fixed, list(axes.values()), names, _seconds(seconds), beside)),
         config=config,
         arguments=tuple(arguments),
+        left_out=left_out,
     )
+
+
+def _beside(systems: Sequence[str], config: Settings, given: Sequence[str]) -> tuple[Sequence[str], dict[str, str]]:
+    """The other systems of an experiment that have cells, and why there are none of those that have not.
+
+    ``given`` are the keys of the command line: methods chosen there are all there are.
+    """
+    if not systems or _METHOD in given:
+        return (), {}
+    own = next((key for key in given if key.startswith("video.method.")), None)
+    if config["video"]["model"]["name"] == "tiny":
+        why = "other systems stand beside the 1.3B model, never beside the embedded one: model=wan_1_3b"
+    elif own is not None:
+        why = f"{own} is a setting of the other methods; method=... runs one of them alone"
+    else:
+        return systems, {}
+    return (), dict.fromkeys(systems, why)
 
 
 def _spec(config: Settings) -> dict[str, Any]:
@@ -182,6 +218,9 @@ def _spec(config: Settings) -> dict[str, Any]:
         settings.insert(0, f"prompts={sets[model]}")
     if one["prompts"] is not None:
         settings.append(f"video.prompts.limit={one['prompts']}")
+    systems = _list(found.get("systems"))
+    if systems and _METHOD not in sweep:
+        raise ConfigError(f"{where}: systems stand beside the methods of a sweep: sweep: {{method: ...}}")
     seeds = one["seeds"] if one["seeds"] is not None else 1
     if not isinstance(seeds, int) or isinstance(seeds, bool) or seeds < 1:
         raise ConfigError(
@@ -195,6 +234,7 @@ def _spec(config: Settings) -> dict[str, Any]:
         "seconds": _list(one["seconds"]),
         "set": settings,
         "sweep": {key: values for key, values in sweep.items() if values is not None},
+        "systems": systems,
         "published": {name: dict(keys or {}) for name, keys in (found.get("published") or {}).items()},
     }
 
@@ -232,7 +272,11 @@ def _short_names(axes: Sequence[Axis]) -> dict[str, str]:
 
 
 def _cells(
-    fixed: Sequence[str], axes: Sequence[Axis], names: Mapping[str, str], seconds: tuple[float, ...]
+    fixed: Sequence[str],
+    axes: Sequence[Axis],
+    names: Mapping[str, str],
+    seconds: tuple[float, ...],
+    beside: Sequence[str] = (),
 ) -> Iterator[Cell]:
     groups = [a for a in axes if a.is_group]
     values = [
@@ -246,7 +290,8 @@ def _cells(
         choices = [f"{a.key}={text}" for a, text in zip(groups, chosen, strict=True)]
         base = load([*without(fixed, [a.key for a in axes]), *choices])
         group_axes = {names[a.key]: text for a, text in zip(groups, chosen, strict=True) if a.key != _METHOD}
-        said = [f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in fixed if _of_method(o)]
+        own = [] if _imports(base) else [o for o in fixed if _of_method(o)]  # imported videos have a label
+        said = [f"{o.partition('=')[0].rpartition('.')[2]}={o.partition('=')[2]}" for o in own]
         said += [f"{name}={text}" for name, text in group_axes.items()]
         method = str(base["video"]["method"]["name"])
         for windows in _windows(base, seconds, nested):
@@ -256,7 +301,8 @@ def _cells(
                 label = _label(method, (*said, *settings))
                 named = patched(config, "video.method.name", label)
                 cell_axes = group_axes | {names[key]: value for key, value in varied.items()}
-                yield Cell(label, method, cell_axes, windows, (*fixed, *choices, *overrides, *length), named)
+                composed = (*fixed, *choices, *overrides, *length)
+                yield Cell(label, method, cell_axes, windows, composed, named, method in beside)
 
 
 _Combination: TypeAlias = tuple[Settings, tuple[str, ...], tuple[str, ...], dict[str, Any]]
@@ -284,9 +330,14 @@ def _of_method(override: str) -> bool:
     return key.startswith("video.method.") and key != "video.method.name"
 
 
+def _imports(config: Settings) -> bool:
+    name = system_of(config["video"]["method"])
+    return name is not None and name in systems() and systems()[name].imports
+
+
 def _label(method: str, settings: Sequence[str]) -> str:
-    """Fit for a folder on any file system."""
-    return _UNFIT.sub("_", f"{method}@{','.join(settings)}" if settings else method)
+    """The name of a method is fit for a folder as it is, what is set on it is made so."""
+    return f"{method}@{_UNFIT.sub('_', ','.join(settings))}" if settings else method
 
 
 def _windows(config: Settings, seconds: tuple[float, ...], nested: bool) -> list[tuple[float, ...]]:
@@ -294,7 +345,7 @@ def _windows(config: Settings, seconds: tuple[float, ...], nested: bool) -> list
     if len(seconds) < 2:
         return [seconds]
     if system_of(config["video"]["method"]):
-        return [(one,) for one in seconds]
+        return [seconds] if _imports(config) else [(one,) for one in seconds]
     schedule = policy_class(config["video"]["method"]["policy"]["name"]).schedule
     if nested and schedule in NESTED and all(len(script.segments) == 1 for script in scripts_from(config)):
         return [seconds]

@@ -45,7 +45,7 @@ class Recording:
             rollout.load_state(recording.tensors(), recording.state)    # if there is a state
             for block in rollout:
                 recording.add(block, rollout, video)
-            recording.finish(rollout)
+            recording.finish(rollout, size)
 
     Args:
         work: folder of this process alone, on the file system of the video, for everything unfinished.
@@ -123,8 +123,8 @@ class Recording:
             raise VideoError(errno.EIO, advice, str(self._path)) from error
         part.replace(self._path)
 
-    def finish(self, rollout: Rollout) -> dict[str, Any]:
-        """Give the files their names and write the sidecar, which is returned."""
+    def finish(self, rollout: Rollout, size: tuple[int, int]) -> dict[str, Any]:
+        """Give the files their names and write the sidecar, which is returned; ``size``: height and width of a frame."""
         try:
             # The chunks stay, for a kill before the sidecar is there; they go with the folder.
             self._log.writer = self._writer.finish(keep_chunks=True, check=self.check)
@@ -132,7 +132,7 @@ class Recording:
             if error.errno not in MENDABLE:
                 self._path.unlink(missing_ok=True)  # a damaged chunk: the next attempt starts from nothing
             raise
-        sidecar = self._sidecar(rollout)
+        sidecar = self._sidecar(rollout, size)
         publish(self._work, self.job.sidecar, sidecar, self.check)
         clear_failure(self.job.stem)
         return sidecar
@@ -152,7 +152,7 @@ class Recording:
             return None
         return log
 
-    def _sidecar(self, rollout: Rollout) -> dict[str, Any]:
+    def _sidecar(self, rollout: Rollout, size: tuple[int, int]) -> dict[str, Any]:
         """Everything about a finished video, as JSON types."""
         job, log = self.job, self._log
         files = {"mp4": job.stem.name + ".mp4", "frames": job.stem.name + ".mkv" if job.file.lossless else None}
@@ -164,6 +164,7 @@ class Recording:
                 "kv_page_bytes": page_bytes,
                 "kv_peak_bytes": page_bytes + log.stage_bytes,
             },
+            "size": list(size),
             "seconds_per_block": log.seconds,
             "plans": log.trace.entries,
             "environment": environment(rollout.model.device)

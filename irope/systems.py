@@ -23,20 +23,17 @@ writes the files, counts and cuts frames, and makes the sidecar. No tensors and 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import floor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from irope.errors import UserError
+from irope.named_classes import NamedClasses
 from irope.policy import PolicyError
-from irope.settings import check_settings, defaults, hint
 from irope.timeline import Clock
 
 if TYPE_CHECKING:
@@ -185,6 +182,7 @@ class System(ABC):
         licence: of the weights, with the code's where that differs. ``source``: paper and code.
         needs: weights below the root, as ``owner/repo``. ``one_prompt``: a script with several prompts is refused.
         continues: an interrupted video goes on where it was; otherwise it starts over.
+        imports: its videos exist already, each as long as it is.
     """
 
     name: ClassVar[str] = ""
@@ -197,6 +195,7 @@ class System(ABC):
     needs: ClassVar[tuple[str, ...]] = ()
     one_prompt: ClassVar[bool] = True
     continues: ClassVar[bool] = False
+    imports: ClassVar[bool] = False
 
     @abstractmethod
     def plan(self, seconds: float) -> SystemPlan:
@@ -260,7 +259,7 @@ class System(ABC):
         return self.name
 
 
-_SYSTEMS: dict[str, type[System]] = {}
+_SYSTEMS = NamedClasses[System]("system", SystemSettingsError, "baselines.systems", key="video.method.system")
 
 S = TypeVar("S", bound=type[System])
 
@@ -271,31 +270,12 @@ def register_system(name: str) -> Callable[[S], S]:
     Raises:
         SystemSettingsError: another class already has that name.
     """
-
-    def register(system: S) -> S:
-        other = _SYSTEMS.get(name)
-        if other is not None and (other.__module__, other.__qualname__) != (system.__module__, system.__qualname__):
-            raise SystemSettingsError(f"system name {name!r} is taken by {other.__module__}.{other.__qualname__}")
-        system.name = name
-        _SYSTEMS[name] = system
-        return system
-
-    return register
-
-
-@cache
-def _discover() -> None:
-    """Import every module of `baselines.systems`; an import error of one of them shows as it is."""
-    package = importlib.import_module("baselines.systems")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.ispkg:
-            importlib.import_module(f"{package.__name__}.{module.name}")
+    return _SYSTEMS.register(name)
 
 
 def systems() -> dict[str, type[System]]:
     """All known systems by name, sorted."""
-    _discover()
-    return dict(sorted(_SYSTEMS.items()))
+    return _SYSTEMS.all()
 
 
 def make_system(values: Mapping[str, Any]) -> System:
@@ -304,18 +284,7 @@ def make_system(values: Mapping[str, Any]) -> System:
     Raises:
         SystemSettingsError: unknown system or setting, or a value of the wrong type; with the nearest valid one.
     """
-    name = str(values.get("name"))
-    if name not in systems():
-        raise SystemSettingsError(f"video.method.system: unknown system {name!r}{hint(name, systems())}")
-    system = _SYSTEMS[name]
-    settings = {key: value for key, value in values.items() if key != "name"}
-    check_settings(system, settings, f"video.method.system: system {name!r}", SystemSettingsError)
-    return system(**settings)
-
-
-def system_fields(system: type[System]) -> dict[str, Any]:
-    """Setting -> default value."""
-    return defaults(system)
+    return _SYSTEMS.make(str(values.get("name")), {key: value for key, value in values.items() if key != "name"})
 
 
 def place_from(sys: Mapping[str, Any], name: str) -> Place:
@@ -327,16 +296,20 @@ def place_from(sys: Mapping[str, Any], name: str) -> Place:
 def weights_folder(place: Place, repo: str, only: Sequence[str] = ()) -> Path:
     """The folder of published weights ``owner/repo``, of which the files ``only`` are needed (all, without any).
 
+    Args:
+        only: glob patterns, each of which must match; another model may need, and have, other parts of the repository.
+
     Raises:
-        WeightsError: it is not there; with the command that downloads it.
+        WeightsError: it is not there, or a part of it; with the command that downloads it.
     """
     from irope.errors import WeightsError
 
     folder = place.weights / repo
     include = f" --include {' '.join(shlex.quote(name) for name in only)}" if only else ""
     if not folder.is_dir():
-        raise WeightsError(
-            f"{folder}: no weights of {repo} (looked below sys.weights={place.weights}); "
-            f"to get them run: hf download {repo} --local-dir {folder}{include}"
-        )
-    return folder
+        wrong = f"no weights of {repo} (looked below sys.weights={place.weights})"
+    elif missing := [name for name in only if not any(folder.glob(name))]:
+        wrong = f"of {repo} only a part is there, without {', '.join(missing)}"
+    else:
+        return folder
+    raise WeightsError(f"{folder}: {wrong}; to get them run: hf download {repo} --local-dir {folder}{include}")

@@ -274,7 +274,13 @@ def time_sinusoid(t: Tensor, dim: int) -> Tensor:
 
 
 class CausalWanTransformer(nn.Module):
-    """Wan2.1 text-to-video transformer with per-frame timesteps and pluggable self-attention."""
+    """Wan2.1 text-to-video transformer with per-frame timesteps and pluggable self-attention.
+
+    Attributes:
+        runs_on: where calls run if the weights lie elsewhere between them; None: where the weights are.
+    """
+
+    runs_on: torch.device | None = None
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
@@ -295,7 +301,7 @@ class CausalWanTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.patch_embedding.weight.device
+        return self.runs_on or self.patch_embedding.weight.device
 
     def text_kv(self, text_BTE: Tensor) -> CrossKV:
         """Cross-attention keys and values of a prompt, made once and reused until the prompt changes.
@@ -321,8 +327,11 @@ class CausalWanTransformer(nn.Module):
         return Times(tuple(block.modulated(e_BF6D) for block in self.blocks), self.head.modulated(e_BFD))  # type: ignore[operator]
 
     def fuse(self) -> None:
-        """Prepare the weights for inference, without a change to their names, values or number of bytes."""
-        for block in self.blocks:
+        """Prepare the weights for inference, without a change to their names, values or number of bytes.
+
+        Those that lie elsewhere between calls stay as they are.
+        """
+        for block in self.blocks if self.runs_on is None else ():
             block.self_attn.fuse()  # type: ignore[operator, union-attr]
 
     def forward(self, x_BFCHW: Tensor, t: Tensor | Times, cross: CrossKV, attend: SelfAttention) -> Tensor:

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "baselines" / "systems" / "runners"))
 import protocol
@@ -51,9 +52,36 @@ def main() -> None:
         def pieces(value: int = value, frames: int = clip["frames"] - few, height: int = height) -> Iterator[Frame]:
             return (Frame(value + i, height, request["width"]) for i in range(frames))
 
-        protocol.write_clip(clip, pieces())
+        if behaviour.startswith("mp4"):
+            write_mp4(behaviour, clip, request, value)
+        else:
+            protocol.write_clip(clip, pieces())
     if behaviour == "nothing":
         Path(request["clips"][-1]["file"]).unlink()
+
+
+def write_mp4(behaviour: str, clip: dict[str, Any], request: dict[str, Any], value: int) -> None:
+    """An mp4 that has lost nothing, or one that is not what was asked for."""
+    import av
+    import numpy as np
+
+    path = protocol.mp4_path(clip)
+    size = (request["height"] + (2 if behaviour == "mp4-tall" else 0), request["width"], 3)
+    with av.open(path, "w", format="mp4") as container:
+        stream = container.add_stream("libx264rgb", rate=request["fps"] + (behaviour == "mp4-fast"))
+        stream.height, stream.width, stream.pix_fmt, stream.options = *size[:2], "rgb24", {"qp": "0"}
+        for i in range(clip["frames"] - (2 if behaviour == "mp4-few" else 0)):
+            frame = av.VideoFrame.from_ndarray(np.full(size, (value + i) % 256, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    if behaviour == "mp4-broken":
+        os.truncate(path, 100)
+    if behaviour == "mp4-elsewhere":
+        protocol.say(clip=clip["index"], mp4=str(Path(path).parents[1] / "clip.mp4"))
+    elif behaviour == "mp4-other":
+        protocol.say(clip=7, mp4=Path(path).name)
+    else:
+        protocol.give_mp4(clip)
 
 
 def go_wrong(behaviour: str) -> None:

@@ -74,3 +74,10 @@ def shots_of(clips: Sequence[Clip], shots: Sequence[tuple[int, int]], title: str
                 f"{clips[0].made} frames has its middle in frames {start} to {stop - 1}"
             )
     return found
+
+
+def moved_prompts(clips: Sequence[Clip], found: Sequence[int], starts: Sequence[int]) -> list[str]:
+    """Where a prompt begins with a clip and not at its own frame, in words; ``found`` is what `shots_of` found."""
+    begins = [clips[found.index(shot)].start for shot in range(len(starts))]
+    pairs = zip(starts, begins, strict=True)
+    return [f"the prompt of frame {a} begins at frame {b}, where a clip begins" for a, b in pairs if a != b]

@@ -68,8 +68,9 @@ class Project:
             raise UserError(f"{key} has no key {unknown[0]!r}{hint(unknown[0], known)}")
         for name, what in (("python", "the Python of that environment"), ("repo", f"your checkout of {self.url}")):
             if not values.get(name):
+                variable = f"IROPE_{self.key}_{name}".upper()
                 raise UserError(
-                    f"{self.label} runs in an environment of its own: set {key}.{name} to {what}; "
+                    f"{self.label} runs in an environment of its own: set {key}.{name}, or ${variable}, to {what}; "
                     "see docs/systems-subprocess.md"
                 )
         # Not resolved: the Python of an environment is a link, and knows by its place where the packages are.

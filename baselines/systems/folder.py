@@ -63,6 +63,7 @@ class Folder(System):
     fps: ClassVar[int] = 0
     size: ClassVar[tuple[int, int]] = (0, 0)
     native_seconds: ClassVar[float] = 0.0
+    imports: ClassVar[bool] = True
 
     label: str = "folder"
     folder: str | None = None

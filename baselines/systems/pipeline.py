@@ -7,7 +7,7 @@ put back afterwards.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -103,7 +103,7 @@ class Pipeline(System):
         return {self.needs[0]: _digest(self.folder(place)), "diffusers": version}
 
     def folder(self, place: Place) -> Path:
-        """The published weights. WeightsError with the command that downloads them if they are not there."""
+        """The published weights. WeightsError with the command that downloads them if they are not there, or a part."""
         return weights_folder(place, self.needs[0], [INDEX, *(f"{part}/*" for part in PARTS)])
 
     def generate(self, request: Request, out: Out, beat: Beat, stop: Stop) -> RunInfo:
@@ -116,13 +116,14 @@ class Pipeline(System):
         if device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
-        def heed(*_: Any) -> dict[str, Any]:
+        def heed(*told: Any) -> dict[str, Any]:
             beat()
             if stop():
                 raise Interrupted(f"{self.name}: stopped; it starts over")
-            return {}
+            return following(told[1]) if told else {}
 
         with torch.inference_mode(), _hidden_seed(request.seed, device):
+            following = self.following(pipe, request, plan)
             result = pipe(
                 prompt=request.prompt,
                 negative_prompt=self.negative_prompt,
@@ -137,10 +138,18 @@ class Pipeline(System):
             )
             self.deliver(pipe, result.frames, out, heed)
         peak = torch.cuda.max_memory_allocated() if device == "cuda" else None
-        return RunInfo(plan.calls, _versions(), peak)
+        return RunInfo(plan.calls, _versions(), peak, self.remarks(request, plan))
 
     def prepare(self, pipe: Any) -> None:
         """Set what of the pipeline is a setting of ours."""
+
+    def following(self, pipe: Any, request: Request, plan: SystemPlan) -> Callable[[int], dict[str, Any]]:
+        """What the pipeline takes over after a step of this number; here nothing."""
+        return lambda _step: {}
+
+    def remarks(self, request: Request, plan: SystemPlan) -> tuple[str, ...]:
+        """What a reader of the sidecar should know."""
+        return ()
 
     def arguments(self) -> dict[str, Any]:
         """What else the pipeline is called with."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from baselines.systems.chain import Clip, chain, moved_prompts, shots_of
 from baselines.systems.pipeline import Pipeline, kept
-from irope.systems import ImpossibleError, SystemPlan, SystemSettingsError, register_system
+from irope.systems import ImpossibleError, Request, SystemPlan, SystemSettingsError, register_system
 
 SHORT = 121
 """Frames up to which a video is asked for as it is; a longer one with an overlap more, as its authors' examples have it
 (257, 737 and 1457 frames for 10, 30 and 60 s)."""
+TEXT = 512
+"""Tokens of a prompt, as the pipeline has it."""
 
 
 @register_system("skyreels_v2")
@@ -19,7 +23,8 @@ class SkyReelsV2(Pipeline):
     """SkyReels-V2 diffusion forcing 1.3B, 540p, windows of 97 frames that overlap by 17.
 
     A video of any length: the pipeline carries latents from window to window, and they are decoded here as a stream.
-    Skywork's own program decodes each window and encodes the overlap again, so its frames are others.
+    Skywork's own program decodes each window and encodes the overlap again, so its frames are others. Several prompts
+    are not its authors' either: from the nearest window on the text is another one.
     """
 
     title: ClassVar[str] = "SkyReels-V2 DF 1.3B"
@@ -31,6 +36,7 @@ class SkyReelsV2(Pipeline):
     needs: ClassVar[tuple[str, ...]] = ("Skywork/SkyReels-V2-DF-1.3B-540P-Diffusers",)
     pipeline: ClassVar[str] = "SkyReelsV2DiffusionForcingPipeline"
     native: ClassVar[int] = SHORT
+    one_prompt: ClassVar[bool] = False
 
     height: int = 544
     width: int = 960
@@ -63,12 +69,35 @@ class SkyReelsV2(Pipeline):
         made = self.whole(frames)
         if made > max(SHORT, self.window):
             made = self.whole(frames + self.overlap)
-        return SystemPlan(self.windows(made), made, kept(made, frames))
+        return SystemPlan(len(self.windows(made)), made, kept(made, frames))
 
-    def windows(self, frames: int) -> int:
-        """Windows that ``frames`` frames take."""
-        latents, window, overlap = (1 + (n - 1) // self.stride for n in (frames, self.window, self.overlap))
-        return 1 + max(0, -(-(latents - window) // (window - overlap)))
+    def windows(self, frames: int) -> tuple[Clip, ...]:
+        """The windows that ``frames`` frames take; the last may be shorter than here."""
+        return chain(frames, self.window, self.overlap)
+
+    def following(self, pipe: Any, request: Request, plan: SystemPlan) -> Callable[[int], dict[str, Any]]:
+        """After the last step of a window, the text of the next one."""
+        texts = [
+            pipe.encode_prompt(shot.prompt, do_classifier_free_guidance=False, max_sequence_length=TEXT)[0]
+            for shot in request.shots[1:]
+        ]
+        shots = iter(self._shots(request, plan)[1:])
+
+        def text(step: int) -> dict[str, Any]:
+            if step + 1 < pipe.num_timesteps or not (shot := next(shots, 0)):
+                return {}
+            return {"prompt_embeds": texts[shot - 1].to(pipe.transformer.dtype)}
+
+        return text
+
+    def remarks(self, request: Request, plan: SystemPlan) -> tuple[str, ...]:
+        starts = [shot.start for shot in request.shots]
+        return tuple(moved_prompts(self.windows(plan.frames_made), self._shots(request, plan), starts))
+
+    def _shots(self, request: Request, plan: SystemPlan) -> list[int]:
+        """Number of the shot of every window."""
+        shots = [(shot.start, shot.stop) for shot in request.shots]
+        return shots_of(self.windows(plan.frames_made), shots, self.title)
 
     def prepare(self, pipe: Any) -> None:
         scheduler = type(pipe.scheduler)

@@ -2,7 +2,8 @@
 
 A video is a request in JSON (`runners/protocol.py`) to a small program that runs under the Python of that project and
 imports nothing of ours. It makes the clips one after the other; each is a file in the video's work folder, whole or not
-there, so that a killed video continues after the last of them.
+there, so that a killed video continues after the last of them. Clips are raw frames; one handed over as an mp4 becomes
+raw frames here, so that the next clip finds its first frame as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from baselines.systems.chain import Clip, chain, clip_seed, shots_of
+from baselines.systems.chain import Clip, chain, clip_seed, moved_prompts, shots_of
 from baselines.systems.environment import Environment, Project
 from baselines.systems.program import Program
 from irope.provenance import write_json_atomic
@@ -86,7 +87,7 @@ class SubprocessSystem(System):
         environment = self.project().environment(request.place)
         clips = self.clips(request.frames)
         shots = shots_of(clips, [(shot.start, shot.stop) for shot in request.shots], self.title)
-        folder = request.work / "clips"
+        folder = request.work.absolute() / "clips"  # the program runs elsewhere
         folder.mkdir(exist_ok=True)
         files = [folder / f"clip-{clip.index:04d}.rgb" for clip in clips]
         made = before = self._whole(clips, files)
@@ -101,7 +102,7 @@ class SubprocessSystem(System):
                 self.title,
                 [environment.python, self.runner, asked],
                 cwd=environment.repo,
-                log=request.work / LOG,
+                log=folder.with_name(LOG),
                 silence=environment.silence_s,
                 limit=environment.limit_s,
             ) as program:
@@ -113,17 +114,17 @@ class SubprocessSystem(System):
                         continue
                     if isinstance(info := message.get("info"), dict):
                         facts |= info
-                    if "frames" in message:
-                        self._check(program, clips, files, made, message)
+                    handed: Mapping[str, Any] = message
+                    if "mp4" in message and made < len(clips):
+                        handed = self._unpacked(program, clips[made], files[made], message, beat)
+                    if "frames" in handed:
+                        self._check(program, clips, files, made, handed)
                         self._emit(clips[made], files[made], out, beat)
                         made += 1
                 if made < len(clips):
                     raise program.failed(f"ended well, but made {made} of {len(clips)} clips")
         notes = [f"made on {facts['device']}"] if "device" in facts else []
-        for shot, asked_for in zip(request.shots[1:], range(1, len(request.shots)), strict=True):
-            begins = clips[shots.index(asked_for)].start
-            if begins != shot.start:
-                notes.append(f"the prompt of frame {shot.start} begins at frame {begins}, where a clip begins")
+        notes += moved_prompts(clips, shots, [shot.start for shot in request.shots])
         return RunInfo(len(clips) - before, facts.get("versions", {}), facts.get("peak_bytes"), tuple(notes))
 
     def _asked(
@@ -186,6 +187,35 @@ class SubprocessSystem(System):
             raise program.failed(f"handed over {_words(given)} where {_words(wanted)} was asked for")
         if not files[made].is_file() or files[made].stat().st_size != self._bytes(clips[made]):
             raise program.failed(f"handed over clip {made}, but {files[made]} is not there or not whole")
+
+    def _unpacked(
+        self, program: Program, clip: Clip, file: Path, message: Mapping[str, Any], beat: Beat
+    ) -> Mapping[str, Any]:
+        """The message that hands over the frames of an mp4, which become the clip's file; the mp4 is removed."""
+        from irope.video import VideoError, probe, read_frames
+
+        path = Path(file.parent, str(message["mp4"])).resolve()
+        if path.parent != file.parent.resolve():
+            raise program.failed(f"handed over {path}, which is not in {file.parent}")
+        height, width = self.picture()
+        frames, part = 0, file.with_name(f"{file.name}.part")
+        try:
+            found = probe(path)
+            said = f"{found.width}x{found.height} at {float(found.fps):g} fps"
+            wanted = f"{width}x{height} at {self.rate()} fps"
+            if said != wanted:
+                raise program.failed(f"handed over clip {clip.index} as an mp4 of {said} where {wanted} was asked for")
+            with part.open("wb") as raw:
+                for piece in read_frames(path, PIECE):
+                    beat()
+                    raw.write(piece.tobytes())
+                    frames += len(piece)
+        except VideoError as error:
+            raise program.failed(f"handed over an mp4 that cannot be read: {error}") from error
+        if (frames, message.get("clip")) == (clip.made, clip.index):
+            part.replace(file)
+            path.unlink()
+        return {"clip": message.get("clip"), "frames": frames, "height": height, "width": width}
 
     def _emit(self, clip: Clip, file: Path, out: Out, beat: Beat) -> None:
         """Pass on the new frames of a clip, a few at a time."""

@@ -69,7 +69,7 @@ def _scores(words: Sequence[str], protocol: str | None) -> tuple[pd.DataFrame, l
     frame = experiment_frame(results)
     rows = experiment_rows(results, frame)
     names = {row.label: Name(row.label, row.method, row.axes) for row in rows}
-    return only_protocol(frame, protocol), list(names.values()), gap_notes(gaps(rows, frame), results.command)
+    return only_protocol(frame, protocol), list(names.values()), gap_notes(gaps(rows, frame, results), results.command)
 
 
 def _show(found: Sequence[Group]) -> None:

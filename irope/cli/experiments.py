@@ -96,6 +96,7 @@ def results(experiment: Experiment, arguments: Sequence[str]) -> Results:
         published=experiment.published,
         command=command_of("run", arguments),
         cells=tuple(cells),
+        left_out=experiment.reasons,
     )
 
 

@@ -40,7 +40,8 @@ def run(arguments: Sequence[str]) -> int:
     if options.json:
         cells = {label: {**vars(count), "todo": count.todo} for label, count in found.counts.items()}
         left = vars(found.left) | {"wall": found.wall, "workers": found.workers}
-        print(json.dumps({"experiment": experiment.name, "tier": experiment.tier, "cells": cells, "left": left}))
+        record = {"experiment": experiment.name, "tier": experiment.tier, "cells": cells, "left": left}
+        print(json.dumps(record | {"left_out": experiment.left_out}))
         return 0
     print(f"{experiment.title}: {experiment.description}")
     print_counts(found.counts, None if options.all else SHOWN)

@@ -41,13 +41,14 @@ def run(arguments: Sequence[str]) -> int:
 
     words = [*options.words, *(["-m"] if options.multirun else [])]
     overrides = overrides_of(options.words)
-    summary = ""
+    summary, left_out = "", list[str]()
     if any(override.startswith("experiment=") for override in overrides) or options.multirun:
         with without_collecting():
             experiment = experiment_of(words)
         out = Path(experiment.config["sys"]["out"])
         found = survey(experiment)
         counts, title, summary = found.counts, experiment.title, found.summary()
+        left_out = list(found.left_out)
     else:
         out, counts = _folder(overrides)
         title = str(out)
@@ -64,6 +65,8 @@ def run(arguments: Sequence[str]) -> int:
         print_counts(counts, None if options.all else SHOWN)
     else:
         print("  nothing was made here yet")
+    for reason in left_out:
+        print(f"left out: {reason}")
     if summary:
         print(summary)
     _print_workers(held)

@@ -34,6 +34,7 @@ class Survey:
     Attributes:
         counts: a label for each cell, with how far it is; cells that differ in duration alone are one row.
         gpu: whether workers use one.
+        left_out: which rows have no videos, and why.
         notes: what is not quite as it was asked for: durations that were rounded, prompts that were merged.
         workers: that would share the work.
     """
@@ -44,7 +45,7 @@ class Survey:
     video_seconds: float
     workers: int
     gpu: bool
-    left_out: Mapping[str, str]
+    left_out: Sequence[str]
     stages: Sequence[str] = STAGES
     notes: Sequence[str] = ()
 
@@ -64,15 +65,18 @@ class Survey:
             return "nothing to score: no video of it is made yet"
         if not total.todo:
             return f"complete: all {total.videos} videos are {' and '.join(PAST[stage] for stage in self.stages)}"
-        unit = "GPU" if self.gpu else "CPU-core"
+        unit = self.left.gpu or ("GPU" if self.gpu else "CPU-core")
         basis = f"measured on {self.left.measured} videos" if self.left.measured else f"estimated: {self.left.source}"
         hours, size = self.left.seconds / 3600, self.left.size
         took = f"{hours:.2f} {unit}-hours" if hours >= 0.01 else f"{self.left.seconds:.0f} {unit}-seconds"
         space = f"{size / GIGABYTE:.1f} GB" if size >= 0.1 * GIGABYTE else f"{size / GIGABYTE * 1000:.0f} MB"
         workers = f"{self.workers} worker{'s' if self.workers > 1 else ''}"
+        wall = f"about {duration(self.wall)} with {workers}"
+        if self.left.gpu and not self.gpu:
+            wall = "no estimate for this machine, which has no GPU"
         return (
             f"to do: {total.todo} of {total.videos} videos, {duration(self.video_seconds)} of video; "
-            f"{took}, {space}, about {duration(self.wall)} with {workers} ({basis})"
+            f"{took}, {space}, {wall} ({basis})"
         )
 
 
@@ -128,7 +132,7 @@ def survey(experiment: Experiment) -> Survey:
         video_seconds=seconds,
         workers=workers_of(config["sys"]),
         gpu=gpus(config["sys"]) > 0,
-        left_out=experiment.left_out,
+        left_out=experiment.reasons,
         stages=stages_of(config),
         notes=[*_rounding(rounded), *_nested(nested), *prompt_notes(experiment.cells[0].config)],
     )
@@ -237,5 +241,5 @@ def print_notes(found: Survey) -> None:
     """What a user should know before the work starts."""
     for note in found.notes:
         print(f"note: {note}")
-    for label, reason in found.left_out.items():
-        print(f"left out: {label}: {reason}")
+    for reason in found.left_out:
+        print(f"left out: {reason}")

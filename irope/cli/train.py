@@ -1,6 +1,6 @@
 """Train the embedded model from nothing: deterministic by seed, resumable at any step.
 
-irope train tiny                          all stages (about 80 minutes on two free CPU cores)
+irope train tiny                          all stages (101 minutes on one core beside other work, 58 of them to `base`)
 irope train tiny --stages                 what the stages are, and nothing else
 irope train tiny --stage base             stop after that stage
 irope train tiny --resume                 go on where a run stopped

@@ -161,7 +161,7 @@ def _format(found: Presence) -> str:
     name = found.entry.file
     if not name.endswith("/"):
         return Path(name).suffix
-    return f"folder of {len(found.files)} files" if found.files else "folder"
+    return f"folder of {len(found.files)} file{'s' * (len(found.files) > 1)}" if found.files else "folder"
 
 
 def _sampling(entry: Published) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from irope.config import Settings
 from irope.doctor.finding import IN_PROCESS, Finding, State, imported, installed, public, uses_system, uses_wan
 from irope.doctor.needs import lacking_parts
+from irope.models.wan.card import GEOMETRY, STRIDE, TEXT_LEN, size_of
 
 GIB = 2**30
 
@@ -67,37 +68,53 @@ def fits(config: Settings, free: int) -> list[Finding]:
     if model["config"]:
         return []
     policy = policy_from(config)
-    need = device_bytes(policy.capacity(3), policy.window, 2 if model["dtype"] == "bfloat16" else 4)
+    item = 2 if model["dtype"] == "bfloat16" else 4
+
+    def needed(offload: bool) -> dict[str, int]:
+        return device_bytes(policy.capacity(3), policy.window, item, *size_of(config), offload=offload)
+
+    need = needed(model["offload"])
     encoder = model["text_encoder_device"] == "auto"
     most = max(need["generation"], need["text encoder"] if encoder else 0)
     model_size, encoder_size = (f"{need[part] / 1e9:.1f} GB" for part in ("generation", "text encoder"))
+    kept = "the cache" if model["offload"] else "model and cache"
     what = (
-        f"computed: {model_size} for model and cache, before that {encoder_size} for the text encoder"
+        f"computed: {model_size} for {kept}, before that {encoder_size} for the text encoder"
         f"{'' if encoder else ' (on the CPU)'}; attention and decoder come on top"
     )
     if most <= free:
         return [Finding("memory", "ok", what)]
-    smaller = "video.method.policy.window=6" if need["generation"] > free else "video.model.text_encoder_device=cpu"
-    return [Finding("memory", "bad", what, smaller)]
+    if need["generation"] <= free:
+        return [Finding("memory", "bad", what, "video.model.text_encoder_device=cpu")]
+    enough = needed(offload=True)["generation"] <= free
+    return [Finding("memory", "bad", what, f"video.{'model.offload=true' if enough else 'method.policy.window=6'}")]
 
 
 PARAMETERS = {"transformer": 1_418_996_800, "vae": 126_892_531, "text encoder": 5_680_910_336}
 """Of the published models; the text encoder's are those of umT5-xxl's encoder."""
-FRAME_VALUES = 1560 * 1536 * 2 * 30
-"""Keys and values of one latent frame: tokens x width x 2 x layers."""
-CROSS_VALUES = 512 * 1536 * 2 * 30
-"""Keys and values of a prompt."""
+TOKEN_VALUES = 2 * GEOMETRY["dim"] * GEOMETRY["num_layers"]
+"""Keys and values of one token in all layers; a prompt has `TEXT_LEN` of them."""
 
 
-def device_bytes(pages: int, window: int, item: int = 2) -> dict[str, int]:
-    """What the 1.3B model at 832x480 keeps on the device, by arithmetic.
+def frame_values(height: int, width: int) -> int:
+    """Keys and values of one latent frame of a video of that size in pixels."""
+    return (height // STRIDE) * (width // STRIDE) * TOKEN_VALUES
+
+
+def device_bytes(
+    pages: int, window: int, item: int = 2, height: int = 480, width: int = 832, offload: bool = False
+) -> dict[str, int]:
+    """What the 1.3B model keeps on the device, by arithmetic.
 
     Args:
         pages: latent frames that the cache holds; ``window``: that are attended, from a rotated copy.
         item: bytes of a number.
+        height, width: of the video in pixels.
+        offload: the weights of generator and VAE are not among it.
     """
-    model = PARAMETERS["transformer"] + PARAMETERS["vae"] + CROSS_VALUES + (pages + window) * FRAME_VALUES
-    return {"generation": model * item, "text encoder": PARAMETERS["text encoder"] * item}
+    cache = TEXT_LEN * TOKEN_VALUES + (pages + window) * frame_values(height, width)
+    weights = 0 if offload else PARAMETERS["transformer"] + PARAMETERS["vae"]
+    return {"generation": (weights + cache) * item, "text encoder": PARAMETERS["text encoder"] * item}
 
 
 def attention(config: Settings) -> list[Finding]:

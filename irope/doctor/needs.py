@@ -66,7 +66,7 @@ def lacking_parts(config: Settings) -> list[Published]:
 
 def packages(config: Settings) -> list[Finding]:
     """What text encoder and VAE are made of, and the diffusers systems."""
-    found = {name: installed(name) for name in ("diffusers", "transformers", "tokenizers", "ftfy")}
+    found = {name: installed(name) for name in ("diffusers", "transformers", "tokenizers", "ftfy", "accelerate")}
     missing = [name for name, number in found.items() if number is None]
     what = ", ".join(f"{name} {number or 'missing'}" for name, number in found.items())
     needed = uses_wan(config) or uses_system(config) in IN_PROCESS

@@ -61,9 +61,24 @@ def test_an_experiment_makes_and_scores_them(two: Path, capsys: pytest.CaptureFi
     assert main([*words, "sys.worker=true"]) == 0
     assert "2 made, 2 scored, 0 failed" in capsys.readouterr().out
     assert main(["table", *words[1:], "--format", "csv"]) == 0
-    assert "System_b" in capsys.readouterr().out
+    assert "System b" in capsys.readouterr().out
     assert main(["status", *words[1:]]) == 0
     assert "complete" in capsys.readouterr().out
+
+
+def test_a_window_of_an_imported_video_is_a_part_of_it_and_a_longer_one_is_no_gap(
+    two: Path, capsys: pytest.CaptureFixture[str]
+):
+    (two / "set.txt").write_text("\n".join(PROMPTS))
+    asked = ["duration=1,2,9", "seed=0", SCORERS, "video.prompts.file=set.txt", *bring("b"), "-m"]
+    assert main(["run", *asked, "sys.worker=true"]) == 0
+    assert "2 made, 2 scored, 0 failed" in capsys.readouterr().out
+    assert main(["table", *asked, "--format", "markdown"]) == 0
+    text = capsys.readouterr().out
+    assert "System b at 9 s: 2 of its videos are shorter" in text
+    assert "incomplete" not in text
+    (file, _) = (two / "results/runs/scores").rglob("*.json")
+    assert list(json.loads(file.read_text())["windows"]) == ["0-24", "0-48"]
 
 
 @pytest.mark.parametrize(

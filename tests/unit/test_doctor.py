@@ -15,6 +15,7 @@ from irope.config import Settings, load, patched
 from irope.doctor import CHECKS, Finding, examine, machine, needs
 from irope.doctor.finding import installed
 from irope.errors import UserError
+from irope.models.wan.card import TEXT_LEN
 from irope.models.wan.catalogue import entry
 from tests.wan_folder import write_placeholders
 
@@ -92,8 +93,11 @@ def test_a_check_that_breaks_is_a_finding_and_the_others_go_on(tiny):
 
 def test_memory_is_that_of_the_specification():
     """policies.md 1.10: 287.5 MB a latent frame, 94 MB a prompt; 1.1 and 1.7: parameters, 11.4 GB of text encoder."""
-    assert pytest.approx(287.5e6, rel=1e-3) == machine.FRAME_VALUES * 2
-    assert pytest.approx(94e6, rel=1e-2) == machine.CROSS_VALUES * 2
+    frame = machine.frame_values(480, 832)
+    assert frame == 1560 * 1536 * 2 * 30  # tokens x width x (keys, values) x layers
+    assert frame * 2 == pytest.approx(287.5e6, rel=1e-3)
+    prompt = 2 * TEXT_LEN * machine.TOKEN_VALUES
+    assert prompt == pytest.approx(94e6, rel=1e-2)
     layer = 4 * 4096 * 4096 + 3 * 4096 * 10240 + 32 * 64 + 2 * 4096  # q k v o, gated FFN, relative bias, two norms
     assert machine.PARAMETERS["text encoder"] == 256384 * 4096 + 24 * layer + 4096
     size = machine.device_bytes(pages=6, window=6)
@@ -111,7 +115,25 @@ def test_a_gpu_that_is_too_small_for_the_text_encoder_is_told_so(wan, monkeypatc
     assert "computed: 10.1 GB for model and cache, before that 11.4 GB for the text encoder" in small.what
     assert machine.gpu(patched(wan, "video.model.text_encoder_device", "cpu"))[1].state == "ok"
     gpu_of(8, monkeypatch)
+    assert machine.gpu(wan)[1].mend == "video.model.offload=true"
+    offloaded = patched(patched(wan, "video.model.offload", True), "video.model.text_encoder_device", "cpu")
+    assert machine.gpu(offloaded)[1].state == "ok"
+    assert "computed: 7.0 GB for the cache" in machine.gpu(offloaded)[1].what  # 10.1 GB without 1.55e9 weights
+    gpu_of(6, monkeypatch)
     assert machine.gpu(wan)[1].mend == "video.method.policy.window=6"
+
+
+def test_memory_is_that_of_the_configured_size(wan, monkeypatch):
+    gpu_of(10.3, monkeypatch)
+    on_cpu = patched(wan, "video.model.text_encoder_device", "cpu")
+    assert machine.gpu(on_cpu)[1].state == "ok"
+    larger = patched(patched(on_cpu, "video.model.height", 720), "video.model.width", 1280)
+    found = machine.gpu(larger)[1]
+    assert found.state == "bad"
+    # (720 / 16) x (1280 / 16) = 3600 tokens a latent frame, 12 latent frames held and as many attended
+    frames = 2 * 24 * 3600 * 1536 * 2 * 30
+    weights = machine.device_bytes(0, 0)["generation"]
+    assert f"computed: {(weights + frames) / 1e9:.1f} GB for model and cache" in found.what
 
 
 def test_without_a_gpu_the_embedded_model_is_fine_and_the_large_one_is_not(tiny, wan, monkeypatch):

@@ -218,6 +218,29 @@ def test_the_embedded_models_weights_never_share_a_table(tmp_path: Path):
         experiment_table(results)
 
 
+@pytest.mark.parametrize("own", [["infinity_rope"], []])
+def test_other_systems_stand_beside_their_published_rows(tmp_path: Path, own: list[str]):
+    """With and without a method of ours; imported videos are known by a label as the paper has it."""
+    systems = {"skyreels_v2": "SkyReels-V2", "nova": "NOVA", "wan_2_1": "Wan2.1-1.3B", "MAGI-1": "MAGI-1"}
+    cells: dict[str, dict[str, Any]] = {name: {} for name in (*own, *systems, "something else")}
+    results = vbench_results(
+        tmp_path, cells, name="table1", seconds=(5.0, 60.0), prompts=PROMPTS[:3], published={"table1": {}}
+    )
+    for cell in results.cells[len(own) :]:
+        for video in cell.videos:
+            rewritten(video.scores, {"video.model": cell.label, "video.system": True})
+    made = [cell if cell.label in own else replace(cell, system=cell.label, model=cell.label) for cell in results.cells]
+    model = results.model if own else ", ".join(cells)
+    table = experiment_table(replace(results, cells=tuple(made), model=model, left_out=("ltx_video: not here",)))
+    printed = yaml.safe_load((FOLDER / "table1.yaml").read_text(encoding="utf-8"))
+    rows = {(line[0], line[1]): line[-1] for line in printed["rows"]}
+    for row in table.rows:
+        known = row.cells["quality"].published
+        expected = rows.get((systems.get(row.label, ""), row.seconds)) if row.label not in own else None
+        assert (known.value if known else None) == (rows["∞-RoPE", row.seconds] if row.label in own else expected)
+    assert "left out: ltx_video: not here" in table.notes
+
+
 def test_differences_from_a_row_are_paired_and_said_in_words(tmp_path: Path):
     results = vbench_results(tmp_path)
     table = experiment_table(results, against="delta=6")

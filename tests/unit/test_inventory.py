@@ -79,6 +79,16 @@ def test_estimates_follow_what_was_measured():
     assert estimate(work, past, "embedded", device="another").measured == 0
 
 
+def test_an_estimate_for_a_gpu_says_so_until_there_are_own_numbers():
+    work = [Work("wan_1_3b/self_forcing_dmd", "full", 21, 81)]
+    assert estimate(work, [], "vbench").gpu == "H100"
+    made = Made(work[0].model, "full", "cpu", 21, 9.0, 1)
+    assert estimate(work, [made], "vbench").gpu == "H100", "scoring is still guessed"
+    own = [made, Scored(work[0].model, "vbench", "cpu", 81, 4.0)]
+    assert (estimate(work, own, "vbench").gpu, estimate(work, own, "vbench").measured) == ("", 1)
+    assert estimate([Work("tiny/stable", "full", 21, 81)], [], "embedded").gpu == ""
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (6000, "1.7 h"), (48 * 3600, "2.0 days")]
 )

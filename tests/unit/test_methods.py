@@ -37,6 +37,9 @@ PRESETS: dict[str, tuple[str, int, int, str, tuple[float, ...]]] = {
     "self_forcing_w21": ("rolling", 21, 0, "self_forcing_dmd", SHIFT_5),
     "infinity_rope": ("infinity_rope", 6, 1, "infinite_forcing", SHIFT_5),
     "infinity_rope_paper": ("infinity_rope", 6, 1, "self_forcing_dmd", SHIFT_5),
+    "infinity_rope_plain": ("infinity_rope", 6, 1, "self_forcing_dmd", SHIFT_5),
+    "infinity_rope_paper_tuned": ("infinity_rope", 6, 1, "infinite_forcing", SHIFT_5),
+    "rolling_w6_tuned": ("rolling", 6, 0, "infinite_forcing", SHIFT_5),
     "infinite_forcing": ("infinity_rope", 6, 1, "infinite_forcing", SHIFT_5),
     "kv_recache": ("kv_recache", 12, 3, "longlive", SHIFT_5),
     "longlive": ("kv_recache", 12, 3, "longlive", SHIFT_5),
@@ -121,6 +124,8 @@ def test_the_released_and_the_printed_infinity_rope():
 
     assert settings("infinity_rope") == (6, 2, "target", "all", 45)
     assert settings("infinity_rope_paper") == (21, 1, "offset", "last2", 45)
+    assert settings("infinity_rope_plain") == settings("infinity_rope")
+    assert settings("infinity_rope_paper_tuned") == settings("infinity_rope_paper")
 
 
 @pytest.mark.parametrize("event", CacheEvent)

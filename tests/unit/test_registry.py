@@ -17,7 +17,7 @@ from irope.registry import make_policy, policies, policy_class, policy_fields, r
 @pytest.fixture
 def scratch(monkeypatch):
     """A registry to write in."""
-    monkeypatch.setattr(registry, "_POLICIES", dict(policies()))
+    monkeypatch.setattr(registry._POLICIES, "known", dict(policies()))
 
 
 def test_every_policy_says_what_it_is():

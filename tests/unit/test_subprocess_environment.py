@@ -24,8 +24,14 @@ def run(tmp_path: Path) -> Run:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda run: {"python": None}, "set sys.systems.fake.python to the Python of that environment"),
-        (lambda run: {"repo": ""}, "set sys.systems.fake.repo to your checkout of example.org/fake"),
+        (
+            lambda run: {"python": None},
+            r"set sys.systems.fake.python, or \$IROPE_FAKE_PYTHON, to the Python of that environment",
+        ),
+        (
+            lambda run: {"repo": ""},
+            r"set sys.systems.fake.repo, or \$IROPE_FAKE_REPO, to your checkout of example.org/fake",
+        ),
         (lambda run: {"pyton": "x"}, "sys.systems.fake has no key 'pyton'; did you mean 'python'"),
         (
             lambda run: {"python": "/no/python"},

@@ -18,8 +18,10 @@ from tests.subprocess_kit import CLIP, SEED, Run
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
-    return Run(tmp_path)
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """In a folder below the present one, as results are, while the program runs elsewhere."""
+    monkeypatch.chdir(tmp_path)
+    return Run(Path())
 
 
 def test_a_video_is_clips_without_their_repeated_frames(run: Run) -> None:

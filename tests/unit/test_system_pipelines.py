@@ -18,6 +18,7 @@ from irope.errors import UserError
 from irope.experiment import experiment_from
 from irope.generate import generate
 from irope.jobs import jobs_from
+from irope.settings import defaults
 from irope.systems import (
     ImpossibleError,
     Interrupted,
@@ -26,7 +27,6 @@ from irope.systems import (
     Shot,
     SystemSettingsError,
     make_system,
-    system_fields,
     systems,
 )
 from irope.video import frame_hash, read_frames
@@ -58,7 +58,7 @@ def test_windows_are_counted_as_the_pipeline_does(frames: int):
     system = SkyReelsV2(window=17, overlap=5)
     latents, window, overlap = (frames - 1) // 4 + 1, 5, 2
     counted = 1 if latents <= window else 1 + (latents - window - 1) // (window - overlap) + 1
-    assert system.windows(frames) == counted
+    assert len(system.windows(frames)) == counted
 
 
 @pytest.mark.parametrize(("system", "frames"), [(Wan21(), 81), (LTXVideo(), 121)])
@@ -86,7 +86,7 @@ def test_settings_that_cannot_work(settings: dict[str, Any], message: str):
 @pytest.mark.parametrize("name", sorted(systems()))
 def test_a_method_file_has_every_setting_with_its_default(name: str):
     method = load([f"method={name}"])["video"]["method"]
-    assert method["system"] == {"name": name, **system_fields(systems()[name])}
+    assert method["system"] == {"name": name, **defaults(systems()[name])}
     assert method["description"]
     system = systems()[name]
     assert system.title
@@ -213,6 +213,26 @@ def test_skyreels_from_a_published_folder(weights: Path, tmp_path: Path):
     assert again["frames_sha256_chain"] == sidecar["frames_sha256_chain"]
     other = config_of("skyreels_v2", weights, tmp_path / "c", *WINDOWS, "duration=1", "seed=1")
     assert generate(jobs_from(other)[0], None)["frames_sha256_chain"] != sidecar["frames_sha256_chain"]
+
+
+def test_skyreels_takes_another_prompt_from_a_window_on(weights: Path, tmp_path: Path):
+    """Windows begin at frames 0, 9, 13, 17 and 21; nothing changes before the switch, nor if the text is the same."""
+
+    def made(prompt: str) -> tuple[Any, tuple[str, ...]]:
+        (job,) = jobs_from(config_of("skyreels_v2", weights, tmp_path, *WINDOWS, f"prompt={prompt}"))
+        assert job.system is not None
+        shots = tuple(Shot(s.prompt, s.start_block, s.stop_block, s.cut) for s in job.timeline.segments)
+        request, shown = Request(shots, 25 / 24, 25, job.seed, tmp_path, Place(weights, "cpu")), list[Any]()
+        info = job.system.generate(request, shown.append, lambda: None, lambda: False)
+        return np.concatenate(shown), info.notes
+
+    one, _ = made("cat[1.0417s]")
+    same, _ = made("cat[0.6667s] | cat[0.375s]")
+    other, notes = made("cat[0.6667s] | dog[0.375s]")
+    assert np.array_equal(same, one)
+    assert np.array_equal(other[:17], one[:17])
+    assert all((other[at] != one[at]).any() for at in range(17, 25))
+    assert notes == ("the prompt of frame 16 begins at frame 17, where a clip begins",)
 
 
 def test_the_hidden_generator_is_the_seeds_own_and_put_back():

@@ -179,21 +179,19 @@ def test_a_lora_is_part_of_the_key(root):
 @pytest.mark.parametrize(
     "override",
     [
-        "video.model.ema=false",
-        "video.model.height=512",
-        "video.model.vae_tiling=true",
-        "video.model.vae_latents_per_call=3",
-        "video.model.dtype=float32",
+        *("video.model.ema=false", "video.model.height=512", "video.model.dtype=float32"),
+        *("video.model.vae_tiling=true", "video.model.latents_per_call=3"),
     ],
 )
 def test_settings_that_decide_frames_are_part_of_the_key(override, root):
     assert job(root, "method=rolling", override).key != job(root, "method=rolling").key
 
 
-def test_where_the_weights_lie_and_where_text_is_encoded_are_not(root, tmp_path):
+def test_where_weights_lie_and_wait_and_where_text_is_encoded_are_not(root, tmp_path):
     before = job(root, "method=rolling").key
     root.rename(tmp_path / "moved")
-    assert job(tmp_path / "moved", "method=rolling", "video.model.text_encoder_device=cpu").key == before
+    places = ("video.model.text_encoder_device=cpu", "video.model.offload=true")
+    assert job(tmp_path / "moved", "method=rolling", *places).key == before
 
 
 def test_a_digest_is_computed_once_and_again_when_the_file_changes(tmp_path, monkeypatch):

@@ -233,7 +233,7 @@ class Anything:
 
 def test_a_file_that_would_run_code_is_refused(tmp_path):
     path = save_pt(tmp_path / "model.pt", {"generator": Anything()})
-    with pytest.raises(WeightsError, match="holds more than tensors") as error:
+    with pytest.raises(WeightsError, match=r"holds more than tensors \(.*Anything\)") as error:
         open_weights(path)
     assert "\n" not in str(error.value)
 
@@ -363,7 +363,7 @@ WRONG_LORAS: list[tuple[str, Any, list[str]]] = [
     ("ranks", lambda p: p | {"base_model.model.blocks.0.ffn.2.lora_A.weight": torch.zeros(3, 64)},
      ["do not agree", "[3, 64]"]),
     ("unlike ranks", lambda p: {k: v[:, :2] if "1.ffn.0.lora_B" in k else v[:2] if "1.ffn.0.lora_A" in k else v
-                                for k, v in p.items()}, ["rank 2, 4", "expected one rank"]),
+                                for k, v in p.items()}, ["rank 2 and 4", "must have the same"]),
     ("module", lambda p: p | {"base_model.model.blocks.7.ffn.0.lora_A.weight": torch.zeros(4, 48),
                               "base_model.model.blocks.7.ffn.0.lora_B.weight": torch.zeros(64, 4)},
      ["'blocks.7.ffn.0', which is no linear layer"]),
@@ -387,5 +387,5 @@ def test_a_lora_that_does_not_fit(content, words, tmp_path, wanted):
 
 def test_the_published_rank_is_asked_for(tmp_path, wanted):
     path = LORA_FORMATS["flat"](tmp_path, factors(wanted))
-    with pytest.raises(WeightsError, match="have rank 4, expected one rank, 256"):
+    with pytest.raises(WeightsError, match="have rank 4, as published it is 256"):
         read_lora(path, rank=256)

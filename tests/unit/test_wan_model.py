@@ -56,6 +56,7 @@ def test_two_switched_prompts_become_a_video_that_depends_on_them(given, tmp_pat
     job = jobs_from(config)[0]
     sidecar = generate(job, generator)
     assert (sidecar["pixel_frames"], sidecar["fps"], sidecar["model"]) == (21, 16, "wan_test/self_forcing_dmd")
+    assert sidecar["size"] == [64, 64]
     frames = next(read_frames(job.video, 21))
     assert frames.shape == (21, 64, 64, 3)
     assert frames.std() > 5
@@ -109,6 +110,14 @@ def test_a_text_encoder_of_another_width_is_named(given, tmp_path):
     other = write_text_encoder(tmp_path / "text_encoder", width=24)
     with pytest.raises(WeightsError, match=r"width 24, the generator self_forcing_dmd needs 20.*text_encoder"):
         load_generator(load([*given, f"video.model.text_encoder={other}"]))
+
+
+def test_a_wrong_vae_is_named_before_a_prompt_is_encoded(given, tmp_path):
+    encoder = Path(next(one for one in given if one.startswith("sys.weights=")).partition("=")[2])
+    wrong = encoder / "Wan-AI/Wan2.1-T2V-1.3B-Diffusers/text_encoder"
+    with pytest.raises(WeightsError, match="is not the VAE of Wan2"):
+        load_generator(load([*given, f"video.model.vae={wrong}"]))
+    assert not (tmp_path / "cache" / "irope" / "prompts").exists()
 
 
 def test_a_small_generator_is_refused_as_the_1_3b_model(published, tmp_path):

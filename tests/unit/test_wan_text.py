@@ -339,7 +339,10 @@ def test_a_tokenizer_that_does_not_fit(files: Path, tmp_path: Path) -> None:
     refused(given("unpadded", ["<blank>", *WORDS[1:]]), "no token <pad>")
     refused(given("endless", WORDS, end=False), "does not end a prompt with </s>")
     (tmp_path / "broken").mkdir()
-    refused(embeddings(files, tmp_path / "cache", tokenizer=tmp_path / "broken"), "no tokenizer at", "irope weights")
+    refused(
+        embeddings(files, tmp_path / "cache", tokenizer=tmp_path / "broken"),
+        "holds no tokenizer.json; run: irope weights",
+    )
     (tmp_path / "broken" / "tokenizer.json").write_text('{"model": ')
     refused(embeddings(files, tmp_path / "cache", tokenizer=tmp_path / "broken"), "download it again")
 

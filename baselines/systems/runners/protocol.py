@@ -8,9 +8,11 @@ A runner is started as `python RUNNER REQUEST`, where REQUEST is a JSON file:
                {"index": 1, ..., "start": {"file": "clip-0000.rgb", "frame": 32}}]}
 
 `start` is the frame that a clip continues from. A clip is a file of raw frames, uint8 [frames, height, width, 3], RGB,
-which gets its name when it is whole. What a runner says are JSON objects, one a line on the standard output it was
-started with: {"beat": "denoising", "clip": 1, "step": "3/9"}, {"clip": 1, "frames": 33, "height": 480, "width": 768},
-{"info": {...}}. What the project prints goes to the standard error.
+which gets its name when it is whole (`write_clip`). A project that only writes mp4 files gives one instead, in the same
+folder, of the same frames, size and rate (`give_mp4`); it is decoded and removed, and has lost what H.264 loses. What a
+runner says are JSON objects, one a line on the standard output it was started with: {"beat": "denoising", "clip": 1,
+"step": "3/9"}, {"clip": 1, "frames": 33, "height": 480, "width": 768}, {"clip": 1, "mp4": "clip-0001.mp4"}, {"info":
+{...}}. What the project prints goes to the standard error.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -90,6 +93,9 @@ def start_frame(request: dict[str, Any], clip: dict[str, Any]) -> bytes | None:
     if clip["start"] is None:
         return None
     size = request["height"] * request["width"] * 3
+    while not Path(clip["start"]["file"]).exists():  # the clip before was an mp4, which is being decoded
+        beat("waiting for the clip before", clip=clip["index"])
+        time.sleep(0.1)
     with Path(clip["start"]["file"]).open("rb") as file:
         file.seek(clip["start"]["frame"] * size)
         return file.read(size)
@@ -109,3 +115,13 @@ def write_clip(clip: dict[str, Any], pieces: Iterable[Any]) -> None:
         os.fsync(file.fileno())
     part.replace(clip["file"])
     say(clip=clip["index"], frames=frames, height=height, width=width)
+
+
+def mp4_path(clip: dict[str, Any]) -> str:
+    """Where the project is to write a clip, if it writes mp4 files."""
+    return str(Path(clip["file"]).with_suffix(".mp4"))
+
+
+def give_mp4(clip: dict[str, Any]) -> None:
+    """Hand over the clip that the project has written to `mp4_path`."""
+    say(clip=clip["index"], mp4=Path(mp4_path(clip)).name)

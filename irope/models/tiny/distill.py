@@ -22,8 +22,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from irope.identity import file_digest
@@ -31,6 +29,7 @@ from irope.models.tiny.data import OPEN_BACKGROUND_SHARE
 from irope.models.tiny.model import load_tiny, save_tiny
 from irope.models.tiny.muon import MuonAdam
 from irope.models.tiny.net import TinyNet
+from irope.models.tiny.run_state import load_state, save_state
 from irope.models.tiny.self_forcing import constant_past, denoise, matching_gradient, self_roll_out, subject_cells
 from irope.models.tiny.stages import Stage
 from irope.models.tiny.teacher_forcing import BLOCK_FRAMES, TeacherForcing, Window
@@ -206,35 +205,24 @@ class Distiller:
         gradient, gap = matching_gradient(x0, fake, real)
         return gradient, gap.item()
 
-    def tensors(self) -> dict[str, Tensor]:
+    @property
+    def parts(self) -> dict[str, dict[str, Tensor]]:
         """The whole state of the run."""
-        parts = {
+        student, fake = self.student, self.fake
+        return {
             "average": self.average,
-            "student": self.student.master,
-            "student_optimizer": self.student.optimizer.state,
+            "student": student.master,
+            "student_optimizer": student.optimizer.state,
+            "fake": fake.master,
+            "fake_optimizer": fake.optimizer.state,
         }
-        parts |= {"fake": self.fake.master, "fake_optimizer": self.fake.optimizer.state}
-        return {f"{part}/{name}": w.contiguous() for part, weights in parts.items() for name, w in weights.items()}
 
     def save(self, path: Path) -> None:
-        """Write the run's state; an interrupted write never replaces the file of before."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        metadata = {"step": str(self.step), "recipe": json.dumps(self.config.recipe())}
-        save_file({name: w.cpu() for name, w in self.tensors().items()}, str(part), metadata)
-        part.replace(path)
+        save_state(path, self.parts, self.step, self.config.recipe())
 
     def load(self, path: Path) -> None:
         """Continue a run from its state; raises ValueError when that was a run of another recipe."""
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata()
-            recipe, mine = json.loads(metadata["recipe"]), self.config.recipe()
-            differs = [key for key in mine if recipe.get(key) != mine[key]]
-            if differs:
-                raise ValueError(f"{path} holds a run with other settings: {', '.join(differs)}. Use another --out.")
-            for name, tensor in self.tensors().items():
-                tensor.copy_(file.get_tensor(name))
-            self.step = int(metadata["step"])
+        self.step = load_state(path, self.parts, self.config.recipe())
         self.student.load_compute()
         self.fake.load_compute()
 

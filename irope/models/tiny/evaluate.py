@@ -12,6 +12,7 @@ from irope.models.tiny.codec import TinyCodec, pixel_frames
 from irope.models.tiny.data import to_video
 from irope.models.tiny.model import TinyModel, load_tiny
 from irope.models.tiny.sample import roll_out
+from irope.models.tiny.train_codec import decibel, pixel_error
 from irope.script import Clock
 from irope.world import Agreement, Scene, agreement, render, sample_scene, sample_staging, track
 from irope.world.scene import ACTIONS, DIRECTIONS
@@ -106,17 +107,16 @@ def verify_tiny(
 def verify_codec(codec: TinyCodec, n_prompts: int = 64, seed: int = 0) -> tuple[dict[str, Score], float]:
     """What the tracker reads off true clips of the same unseen scenes that went through the codec, and the PSNR in dB.
 
-    The scores are the ceiling of `verify_tiny`. PSNR is 10 log10(255^2 / E) with E the mean squared difference of uint8
-    values over all clips, 21 latent frames each.
+    The scores are the ceiling of `verify_tiny`. PSNR is over all clips, 21 latent frames each.
     """
-    scenes, found, error = unseen_scenes(n_prompts, seed), [], 0.0
+    scenes, found, errors = unseen_scenes(n_prompts, seed), [], []
     for number, scene in enumerate(scenes):
         staging = sample_staging(np.random.default_rng([seed, 8, number]))
         true = render(scene, staging, pixel_frames(21))[0]
         decoded = codec.decode(codec.encode(to_video(true)))[0].cpu().numpy()
-        error += float(np.square(decoded.astype(np.float64) - true).mean()) / n_prompts
+        errors.append(pixel_error(decoded, true))
         found.append(agreement(track(decoded), scene))
-    return summarize(scenes, found), float(10 * np.log10(255**2 / error))
+    return summarize(scenes, found), decibel(float(np.mean(errors)))
 
 
 def verify_long(

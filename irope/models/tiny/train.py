@@ -19,8 +19,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -31,6 +29,7 @@ from irope.models.tiny.losses import LossLog, Progress
 from irope.models.tiny.model import save_tiny
 from irope.models.tiny.muon import MuonAdam
 from irope.models.tiny.net import TINY_WAN, TinyNet, initialize
+from irope.models.tiny.run_state import load_state, save_state
 from irope.models.tiny.stages import SHIPPED_STAGES, Stage
 from irope.models.tiny.teacher_forcing import BLOCK_FRAMES, TeacherForcing
 from irope.models.tiny.train_codec import CodecConfig, CodecProgress, DecoderConfig, full_recipe, prepare_codec
@@ -209,18 +208,18 @@ class Trainer:
         keep = (torch.rand(size, 1, generator=generator) < 0.75) & (torch.arange(frames) < BLOCK_FRAMES)
         return torch.where(keep[:, :, None, None, None].to(self.device), clean, context)
 
-    def tensors(self) -> dict[str, Tensor]:
+    @property
+    def parts(self) -> dict[str, dict[str, Tensor]]:
         """The whole state of the run."""
-        parts = {"master": self.master, "average": self.average, "optimizer": self.optimizer.state}
-        return {f"{part}/{name}": w.contiguous() for part, weights in parts.items() for name, w in weights.items()}
+        return {"master": self.master, "average": self.average, "optimizer": self.optimizer.state}
 
     def save(self, path: Path) -> None:
-        """Write the run's state; an interrupted write never replaces the file of before."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        metadata = {"step": str(self.step), "recipe": json.dumps(self.config.recipe())}
-        save_file({name: w.cpu() for name, w in self.tensors().items()}, str(part), metadata)
-        part.replace(path)
+        save_state(path, self.parts, self.step, self.config.recipe())
+
+    def load(self, path: Path) -> None:
+        """Continue a run from its state; raises ValueError when that was a run of another recipe."""
+        self.step = load_state(path, self.parts, self.config.recipe())
+        self._load_compute()
 
     def export(self, name: str) -> Path:
         """Write the averaged weights as a model file ``<out>/<name>.safetensors``."""
@@ -229,19 +228,6 @@ class Trainer:
         path = self.config.out / f"{name}.safetensors"
         save_tiny(path, self.average, self.codec, self.config.geometry, info)
         return path
-
-    def load(self, path: Path) -> None:
-        """Continue a run from its state; raises ValueError when that was a run of another recipe."""
-        with safe_open(str(path), "pt") as file:
-            metadata = file.metadata()
-            recipe, mine = json.loads(metadata["recipe"]), self.config.recipe()
-            differs = [key for key in mine if recipe.get(key) != mine[key]]
-            if differs:
-                raise ValueError(f"{path} holds a run with other settings: {', '.join(differs)}. Use another --out.")
-            for name, tensor in self.tensors().items():
-                tensor.copy_(file.get_tensor(name))
-            self.step = int(metadata["step"])
-        self._load_compute()
 
 
 def train(

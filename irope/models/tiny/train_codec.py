@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -99,7 +100,7 @@ def train_codec(
         schedule.step()
         errors.append(loss.item())
         if report and (step + 1) % report_every == 0:
-            report(CodecProgress(step + 1, settings.steps, _decibel(float(np.mean(errors)) / 4)))
+            report(CodecProgress(step + 1, settings.steps, decibel(float(np.mean(errors)) / 4)))
             errors = []
     net.requires_grad_(False)
     for weight in net.parameters():
@@ -139,12 +140,17 @@ def codec_psnr(codec: TinyCodec, clips: int = 64, seed: int = 0, spread: float =
         staging = sample_staging(rng, hue_drift=HUE_DRIFT, pause_share=PAUSE_SHARE, spread=spread)
         frames, _ = render(scene, staging, pixel_frames(21))
         decoded = codec.decode(codec.encode(to_video(frames)))[0].numpy()
-        errors.append(float(np.square(decoded.astype(np.float64) - frames).mean()) / 255**2)
-    return _decibel(float(np.mean(errors))), float(np.mean([_decibel(error) for error in errors]))
+        errors.append(pixel_error(decoded, frames))
+    return decibel(float(np.mean(errors))), float(np.mean([decibel(error) for error in errors]))
 
 
-def _decibel(error: float) -> float:
-    """PSNR of a mean squared error relative to the square of the range."""
+def pixel_error(decoded: NDArray[np.uint8], true: NDArray[np.uint8]) -> float:
+    """Mean squared difference of two videos over the square of the range, 255."""
+    return float(np.square(decoded.astype(np.float64) - true).mean()) / 255**2
+
+
+def decibel(error: float) -> float:
+    """PSNR of a `pixel_error`, or of the mean of several."""
     return float(-10 * np.log10(error))
 
 

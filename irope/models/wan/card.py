@@ -13,7 +13,7 @@ from irope.digests import digest_of_files
 from irope.errors import UserError, WeightsError
 from irope.identity import canonical_json
 from irope.model_card import ModelCard
-from irope.models.wan.catalogue import DEFAULT, Published, catalogue, entry, entry_of_file, of_kind
+from irope.models.wan.catalogue import DEFAULT, Published, entry, entry_of_file, of_kind
 from irope.models.wan.layout import tokenizer_file, weight_files
 from irope.script import Clock
 from irope.settings import hint
@@ -24,7 +24,11 @@ HORIZON = 21
 STRIDE = 8 * 2
 """Pixels per token, each way: the VAE's stride and the patches of the transformer."""
 
-_GEOMETRY = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_dim": 16, "out_dim": 16}
+GEOMETRY = {"dim": 1536, "ffn_dim": 8960, "num_heads": 12, "num_layers": 30, "in_dim": 16, "out_dim": 16}
+"""Of the 1.3B model, by the names of a ``config.json``."""
+
+TEXT_LEN = 512
+"""Rows of a prompt's embedding."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,7 @@ class WanFiles:
 
     @property
     def is_1_3b(self) -> bool:
-        return self.geometry is None or geometry_of(self.geometry) == _GEOMETRY
+        return self.geometry is None or geometry_of(self.geometry) == GEOMETRY
 
 
 def wan_files(config: Settings) -> WanFiles:
@@ -114,11 +118,12 @@ def wan_card(config: Settings) -> ModelCard:
         "tokenizer": digest_of_files([tokenizer_file(files.tokenizer)]),
         "vae": digest_of_files(weight_files(files.vae, "vae")),
         "vae_tiling": Choice(config, "video.model.vae_tiling").flag(),
+        "latents_per_call": Choice(config, "video.model.latents_per_call").integer(1),
         "size": [height, width],
         "geometry": geometry_of(files.geometry) if files.geometry else None,
     }
-    if (together := Choice(config, "video.model.vae_latents_per_call").integer(1)) > 1:  # one: the key it always had
-        deciding["vae_latents_per_call"] = together
+    if (together := Choice(config, "video.model.latents_per_call").integer(1)) > 1:  # one: the key it always had
+        deciding["latents_per_call"] = together
     published = files.published
     return ModelCard(
         name=f"{'wan_1_3b' if files.is_1_3b else 'wan_test'}/{files.name}",
@@ -150,10 +155,10 @@ def geometry_of(path: Path) -> dict[str, Any]:
     """The fields of a ``config.json`` that name a geometry. WeightsError if it is none."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return {key: int(values[key]) for key in _GEOMETRY}
+        return {key: int(values[key]) for key in GEOMETRY}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"video.model.config={path} is no config.json of a Wan transformer with the keys {', '.join(_GEOMETRY)} "
+            f"video.model.config={path} is no config.json of a Wan transformer with the keys {', '.join(GEOMETRY)} "
             f"({error!r})"
         ) from error
 
@@ -166,19 +171,20 @@ def _check_prompt(prompt: str) -> None:
 def _generator(config: Settings, root: Path) -> tuple[str, Path, Published]:
     """Name, place and catalogue entry of ``video.model.generator``."""
     key = "video.model.generator"
-    given, like = Choice(config, key).text() or DEFAULT, Choice(config, "video.model.sampled_as").text()
-    known = catalogue().get(given)
-    if known is not None and known.kind == "generator":
-        return given, _published(key, known, root), entry(like) if like else known
+    given, like = Choice(config, key).text() or DEFAULT, Choice(config, "video.model.sampled_as")
+    names = [found.name for found in of_kind("generator")]
+    sampled_as = entry(like.one_of(*names)) if like.text() else None
+    if given in names:
+        known = entry(given)
+        return given, _published(key, known, root), sampled_as or known
     path = Path(given)
     if not path.exists():
-        names = [found.name for found in of_kind("generator")]
         raise WeightsError(
-            f"{key}={given}: neither a file or folder nor one of the published names{hint(given, names)}"
+            f"{key}={given}: neither a file or folder nor one of the published generators{hint(given, names)}"
         )
     # A file nobody published is sampled as Self-Forcing is, and nothing is known of what is nested in it.
     unknown = Published(path.stem, "generator", repo="", file="", licence="not known")
-    return path.stem, path, entry(like) if like else entry_of_file(path) or unknown
+    return path.stem, path, sampled_as or entry_of_file(path) or unknown
 
 
 def _published(key: str, found: Published, root: Path) -> Path:

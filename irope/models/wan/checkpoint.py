@@ -7,6 +7,7 @@ memory of one copy in the target dtype and of the largest tensor.
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -91,7 +92,7 @@ def check(weights: Weights, wanted: Mapping[str, tuple[int, ...]], in_dim: int =
     """
     dim = wanted["patch_embedding.weight"][0]
     if other := other_architecture(weights.shapes, dim, in_dim):
-        raise WeightsError(f"{weights.where} holds {other}")
+        raise WeightsError(f"{weights.where} holds {other}; to see which ones fit run: irope weights")
     for name, shape in wanted.items():
         if name not in weights.shapes:
             raise WeightsError(
@@ -165,11 +166,17 @@ def open_pickle(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} holds more than tensors, which is refused because reading it could run code "
-            f"({str(error).strip().splitlines()[0]})"
+            f"{path} holds more than tensors{_named_in(error)}, which is refused because reading it could run code; "
+            f"ask its authors for the tensors alone, as .safetensors"
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
         raise WeightsError(f"{path} cannot be read ({str(error).splitlines()[0]}); download it again") from error
+
+
+def _named_in(error: Exception) -> str:
+    """The class that torch refused, which it says somewhere in a page of advice."""
+    found = re.search(r"GLOBAL (\S+)", str(error))
+    return f" ({found[1]})" if found else ""
 
 
 def _descend(found: Any, ema: bool | None, strict: bool, where: str) -> tuple[dict[str, Tensor], str, tuple[str, ...]]:

@@ -29,11 +29,13 @@ def other_architecture(shapes: Shapes, dim: int, in_dim: int) -> str | None:
     width, channels = patch[:2]
     image = any(name.startswith(("img_emb.", "condition_embedder.image_embedder.")) for name in shapes)
     if image or (channels == 36 and in_dim != 36):
-        return f"an image-to-video model (I2V, {channels} input channels); this runs text-to-video models"
+        return (
+            f"an image-to-video model (I2V, {channels} input channels), not a text-to-video generator of the 1.3B size"
+        )
     if width == 3072 and channels == 48:
-        return "Wan2.2-TI2V-5B (width 3072, 48 latent channels of another VAE)"
+        return "Wan2.2-TI2V-5B (width 3072, 48 latent channels of another VAE), not a generator of the 1.3B size"
     if width == 5120 and dim != 5120:
-        return "a 14B model (width 5120): Wan2.1-T2V-14B, or one expert of Wan2.2-T2V-A14B"
+        return "a 14B model (width 5120: Wan2.1-T2V-14B, or one expert of Wan2.2-T2V-A14B), not one of the 1.3B size"
     return None
 
 

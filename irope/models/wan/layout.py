@@ -39,13 +39,15 @@ def weight_files(path: Path, folder: str = "transformer") -> tuple[Path, ...]:
 def _of_folder(path: Path, folder: str) -> tuple[Path, ...]:
     if (path / folder).is_dir():
         return _of_folder(path / folder, folder)
+    inside = f", itself or in {folder}/" if path.name != folder else ""
     if indices := sorted(path.glob(f"*{INDEX}")):
         return _of_index(indices[0])
     files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES)
     if len(files) == 1:
         return weight_files(files[0])
     if not files:
-        raise WeightsError(f"{path} holds no weights (a file ending in {', '.join(SUFFIXES)}); run: irope weights")
+        endings = ", ".join(SUFFIXES)
+        raise WeightsError(f"{path} holds no weights{inside} (a file ending in {endings}); run: irope weights")
     names = ", ".join(file.name for file in files[:4])
     raise WeightsError(f"{path} holds {len(files)} files of weights ({names}): name the one that is meant")
 

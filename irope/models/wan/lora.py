@@ -88,8 +88,8 @@ def read_lora(path: Path, alpha: float | None = None, rank: int | None = None) -
     factors = {module: _pair(pair, module, path) for module, pair in pairs.items()}
     ranks = sorted({len(a) for a, _ in factors.values()})
     if len(ranks) != 1 or rank not in (None, ranks[0]):
-        expected = f"one rank, {rank}" if rank else "one rank"
-        raise WeightsError(f"{path}: its layers have rank {', '.join(map(str, ranks))}, expected {expected}")
+        expected = f"as published it is {rank}: is it another LoRA?" if rank else "they must have the same"
+        raise WeightsError(f"{path}: its layers have rank {' and '.join(map(str, ranks))}, {expected}")
     if alpha is None:
         alpha = _configured_alpha(path.with_name("adapter_config.json"), ranks[0])
     return Lora(factors, alpha / ranks[0], ranks[0], str(path))

@@ -16,6 +16,7 @@ from irope.model_card import ModelCard
 from irope.models.wan.card import STRIDE, WanFiles, size_of, wan_card, wan_files
 from irope.models.wan.checkpoint import Weights, check, load_into, open_weights
 from irope.models.wan.lora import Lora, read_lora
+from irope.models.wan.parts import offload
 from irope.transformer import CausalWanTransformer, WanConfig
 
 VAE_STRIDE = STRIDE // 2
@@ -30,12 +31,13 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
         ConfigError: a value of ``video.model`` is not valid.
     """
     from irope.models.wan.text import PromptEmbeddings
-    from irope.models.wan.vae import load_vae
+    from irope.models.wan.vae import load_vae, open_vae
 
     files, card = wan_files(config), wan_card(config)
     height, width = (side // VAE_STRIDE for side in size_of(config))
     transformer = empty_transformer(files.geometry)
     weights, lora = open_generator(files, transformer)
+    open_vae(files.vae)
     geometry = transformer.config
 
     on_cpu = Choice(config, "video.model.text_encoder_device").one_of("auto", "cpu") == "cpu"
@@ -62,9 +64,20 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
     encode_text(prompts[0])  # does the text encoder fit the generator
     texts.release()
     tiling = Choice(config, "video.model.vae_tiling").flag()
-    together = Choice(config, "video.model.vae_latents_per_call").integer(1)
-    codec = load_vae(files.vae, device, dtype, tiling, together, compiled=compiles(config, device))
-    load_into(transformer, lora.merged(weights.read) if lora else weights.read, device, dtype)
+    offloaded = Choice(config, "video.model.offload").flag()
+    codec = load_vae(
+        files.vae,
+        device,
+        dtype,
+        tiling=tiling,
+        latents_per_call=Choice(config, "video.model.latents_per_call").integer(1),
+        offloaded=offloaded,
+        compiled=compiles(config, device) and not offloaded,
+    )
+    load_into(transformer, lora.merged(weights.read) if lora else weights.read, "cpu" if offloaded else device, dtype)
+    if offloaded:
+        transformer.runs_on = device
+        offload(transformer, device)
     return Generator(
         **{field.name: getattr(card, field.name) for field in fields(ModelCard)},
         transformer=transformer.eval().requires_grad_(False),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from irope.errors import WeightsError
@@ -78,7 +79,10 @@ def open_part(path: Path, folder: str, rename: Callable[[str], str]) -> Part:
     else:
         tensors = open_pickle(files[0])
         if not isinstance(tensors, dict) or not all(isinstance(value, Tensor) for value in tensors.values()):
-            raise WeightsError(f"{where} holds no named tensors; to see which files there are run: irope weights")
+            raise WeightsError(
+                f"{where} holds no tensors by name, as a text encoder or a VAE does; to see which files there are run: "
+                f"irope weights"
+            )
         shapes, read = {name: tuple(value.shape) for name, value in tensors.items()}, tensors.__getitem__
     names = {rename(name): name for name in shapes}
     return Part(
@@ -87,6 +91,23 @@ def open_part(path: Path, folder: str, rename: Callable[[str], str]) -> Part:
         where=where,
         folder=files[0].parent,
     )
+
+
+def offload(module: nn.Module, device: torch.device) -> None:
+    """Let a module's weights wait on the CPU, where they are; each layer's come to ``device`` for its call alone.
+
+    accelerate's ``cpu_offload`` of every module without parts; what others hold (modulations) is small and moves to
+    ``device`` for good. Between calls parameters are on ``meta``, so ask a module for its state before this. What a
+    call computes does not change.
+    """
+    cpu_offload = import_extra("accelerate").cpu_offload
+    for layer in module.modules():
+        own = list(layer.parameters(recurse=False))
+        if own and not list(layer.children()):
+            cpu_offload(layer, execution_device=device)
+        else:
+            for parameter in own:
+                parameter.data = parameter.data.to(device)
 
 
 def import_extra(module: str) -> Any:

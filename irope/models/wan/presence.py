@@ -102,12 +102,10 @@ def check(entry: Published, root: Path) -> str:
                 )
             return f"{len(part.shapes)} tensors, {layers} layers"
         case "vae":
-            import torch
+            from irope.models.wan.vae import open_vae
 
-            from irope.models.wan.vae import load_vae
-
-            codec = load_vae(path, torch.device("meta"), torch.float32)
-            return f"{sum(1 for _ in codec.vae.parameters())} tensors"
+            part, _ = open_vae(path)
+            return f"{len(part.shapes)} tensors"
         case _:
             return tokenizer_file(path).name
 

@@ -22,13 +22,12 @@ from irope.errors import WeightsError
 from irope.identity import canonical_json
 from irope.models.wan import prompt_cleaning
 from irope.models.wan.checkpoint import load_into
-from irope.models.wan.layout import weight_files
+from irope.models.wan.layout import tokenizer_file, weight_files
 from irope.models.wan.parts import Part, import_extra, open_part
 from irope.models.wan.t5_names import from_original
 from irope.provenance import write_atomic
 
 _PAD, _END = "<pad>", "</s>"
-_TOKENIZER = "tokenizer.json"
 
 
 class PromptEmbeddings:
@@ -107,7 +106,7 @@ class PromptEmbeddings:
     def _folder(self) -> Path:
         deciding = {
             "encoder": digest_of_files(weight_files(self._encoder_path, "text_encoder")),
-            "tokenizer": digest_of_files([_tokenizer_file(self._tokenizer_path)]),
+            "tokenizer": digest_of_files([tokenizer_file(self._tokenizer_path)]),
             "cleaning": prompt_cleaning.VERSION,
             "text_len": self._text_len,
             "dtype": str(self._dtype),
@@ -179,7 +178,7 @@ def _geometry(part: Part) -> dict[str, Any]:
         hidden = part.shapes[f"{block}.1.DenseReluDense.wi_0.weight"][0]
     except (KeyError, ValueError) as error:
         raise WeightsError(
-            f"{part.where} is not a umT5 encoder ({error}); to see which files there are run: irope weights"
+            f"{part.where} is not a umT5 encoder (no {error}); to see which files there are run: irope weights"
         ) from error
     layers = {name.split(".")[2] for name in part.shapes if name.startswith("encoder.block.")}
     return {
@@ -194,20 +193,13 @@ def _geometry(part: Part) -> dict[str, Any]:
     }
 
 
-def _tokenizer_file(path: Path) -> Path:
-    file = path if path.is_file() else path / _TOKENIZER
-    if not file.is_file():
-        raise WeightsError(f"no tokenizer at {path} (a folder with {_TOKENIZER}); run: irope weights")
-    return file
-
-
 def _read_tokenizer(path: Path, part: Part) -> Any:
     """The ``tokenizers.Tokenizer`` of ``tokenizer.json``, the file that every version of transformers reads itself.
 
     Raises:
         WeightsError: it cannot be read or belongs to another encoder.
     """
-    file = _tokenizer_file(path)
+    file = tokenizer_file(path)
     try:
         tokenizer = import_extra("tokenizers").Tokenizer.from_str(file.read_text(encoding="utf-8"))
     except WeightsError:

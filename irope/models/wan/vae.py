@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from irope.errors import WeightsError
-from irope.models.wan.parts import NEEDS, Part, import_extra, open_part
+from irope.models.wan.checkpoint import load_into
+from irope.models.wan.parts import NEEDS, Part, import_extra, offload, open_part
 from irope.models.wan.vae_names import from_original
 
 Features = list[Any]
@@ -28,6 +29,7 @@ where nothing is kept, and ``_FIRST`` where an upsampling has seen the first lat
 _FIRST = "Rep"  # diffusers' own mark
 _CONVOLUTIONS = 33
 _LATENT_CHANNELS = 16
+_CPU = torch.device("cpu")
 _TILE, _TILE_STRIDE = 256, 192  # pixels; what diffusers tiles with
 
 
@@ -42,6 +44,9 @@ class WanCodec:
         latents_per_call: latent frames that one call of the decoder takes after the first of a stream.
         tile, tile_stride: pixels; a latent frame larger than a tile is decoded in overlapping tiles, whose features
             wait on the CPU. None: never.
+        device: where calls run. That is where the weights are, unless the codec is offloaded from there.
+        offloaded: weights are on ``device`` for one layer's call at a time, the features of a stream while latents
+            are decoded; in between both wait on the CPU.
 
     Args:
         compiled: run ``torch.compile``'s version of the decoder once a stream is steady, that is for every call but its
@@ -63,6 +68,7 @@ class WanCodec:
         tile: int | None = None,
         tile_stride: int = _TILE_STRIDE,
         compiled: bool = False,
+        runs_on: torch.device | None = None,
     ) -> None:
         if latents_per_call < 1:
             raise ValueError(f"latents_per_call is at least 1, got {latents_per_call}")
@@ -70,14 +76,18 @@ class WanCodec:
         if vae.device.type == "cuda":
             _channels_last(vae.decoder)
         self._steady = torch.compile(vae.decoder, dynamic=False) if compiled else vae.decoder
+        self.device: torch.device = runs_on or vae.device
         self.latents_per_call = latents_per_call
+        self.offloaded = runs_on is not None
         self.tile, self.tile_stride = tile, tile_stride
         if tile is not None:
             vae.enable_tiling(tile, tile, tile_stride, tile_stride)
         self.stride: int = vae.config.scale_factor_spatial
         constants = torch.tensor([vae.config.latents_mean, vae.config.latents_std], dtype=torch.float32)
-        mean, std = constants.to(vae.device, vae.dtype)[:, :, None, None, None]
+        mean, std = constants.to(self.device, vae.dtype)[:, :, None, None, None]
         self._mean, self._inverse_std = mean, 1.0 / std
+        if runs_on is not None:
+            offload(vae, runs_on)
 
     @torch.no_grad()
     def encode(self, video_BMCHW: Tensor) -> Tensor:
@@ -88,7 +98,7 @@ class WanCodec:
                 f"the VAE encodes [B, 1 + 4k, 3, H, W] with H and W multiples of {self.stride}, "
                 f"got {tuple(video_BMCHW.shape)}"
             )
-        video = video_BMCHW.to(self.vae.device, self.vae.dtype).transpose(1, 2)
+        video = video_BMCHW.to(self.device, self.vae.dtype).transpose(1, 2)
         means = [self.vae.encode(one).latent_dist.mode() for one in video.split(1)]
         return ((torch.cat(means) - self._mean) * self._inverse_std).transpose(1, 2)
 
@@ -98,7 +108,7 @@ class WanCodec:
 
     def denormalised(self, latents_BFChw: Tensor) -> Tensor:
         """What the decoder takes, [B, C, F, h, w]."""
-        latents = latents_BFChw.to(self.vae.device, self.vae.dtype).transpose(1, 2)
+        latents = latents_BFChw.to(self.device, self.vae.dtype).transpose(1, 2)
         return latents / self._inverse_std + self._mean
 
     def decode_chunk(self, z_BCFhw: Tensor, features: Features, first: bool) -> Tensor:
@@ -168,6 +178,8 @@ class WanDecoder:
             pixels = torch.cat([self._decode(number, one) for number, one in enumerate(z.split(1))])
             self._started = True
             frames.append(_to_uint8(pixels).permute(0, 2, 3, 4, 1))
+        if codec.offloaded:
+            self._features = {name: _on(_CPU, features) for name, features in self._features.items()}
         return torch.cat(frames, dim=1)
 
     def _chunks(self, latents_BFChw: Tensor) -> Iterator[Tensor]:
@@ -190,7 +202,7 @@ class WanDecoder:
     def _decode_window(self, name: str, z_1CFhw: Tensor) -> Tensor:
         features = _on(z_1CFhw.device, self._features.get(name, [None] * _CONVOLUTIONS))
         pixels = self._codec.decode_chunk(z_1CFhw, features, first=not self._started)
-        self._features[name] = features if self._codec.tile is None else _on(torch.device("cpu"), features)
+        self._features[name] = features if self._codec.tile is None else _on(_CPU, features)
         return pixels
 
     def state(self) -> dict[str, Tensor]:
@@ -220,6 +232,7 @@ def load_vae(
     tiling: bool = False,
     latents_per_call: int = 1,
     compiled: bool = False,
+    offloaded: bool = False,
 ) -> WanCodec:
     """Load the published VAE: ``Wan2.1_VAE.pth``, or diffusers' ``vae`` folder or file.
 
@@ -229,10 +242,20 @@ def load_vae(
         tiling: decode and encode in tiles of 256 pixels that overlap by 64, as diffusers does. Needs less memory, more
             time, and gives other pixels.
         latents_per_call, compiled: see `WanCodec`.
+        offloaded: let weights and features wait on the CPU.
 
     Raises:
         WeightsError: the file is missing, truncated or another VAE, or diffusers is missing or does not fit.
     """
+    part, vae = open_vae(path)
+    load_into(vae, part.read, _CPU if offloaded else device, dtype)
+    runs_on = device if offloaded else None
+    return WanCodec(vae, latents_per_call, _TILE if tiling else None, compiled=compiled, runs_on=runs_on)
+
+
+def open_vae(path: Path) -> tuple[Part, Any]:
+    """The tensors of a VAE, none of them read, and the ``AutoencoderKLWan`` on ``meta`` that they fit; raises as
+    `load_vae`."""
     part = open_part(path, "vae", from_original)
     if (channels := part.shapes.get("post_quant_conv.weight", (_LATENT_CHANNELS,))[0]) != _LATENT_CHANNELS:
         other = "that of Wan2.2-TI2V-5B" if channels == 48 else "another VAE"
@@ -251,10 +274,7 @@ def load_vae(
             f"the decoder of the Wan VAE in diffusers {version} caches features of {convolutions} convolutions, "
             f"expected are {_CONVOLUTIONS}: a version that this was not written for; run: {NEEDS}"
         )
-    from irope.models.wan.checkpoint import load_into
-
-    load_into(vae, part.read, device, dtype)
-    return WanCodec(vae, latents_per_call, _TILE if tiling else None, compiled=compiled)
+    return part, vae
 
 
 def _config(part: Part) -> dict[str, Any]:
