@@ -1,8 +1,9 @@
-"""The command line as a user runs it, in a process of its own, on a small model with random weights."""
+"""The command line as a user runs it, on a small model with random weights."""
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,20 +13,38 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from irope.cli.main import main
+
 ROOT = Path(__file__).parents[2]
 Irope = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
-def run_irope(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``irope ...`` in a process of its own, which loads everything again: for what only that can show."""
     command = [sys.executable, "-m", "irope", *arguments]
-    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.fixture
-def irope(tmp_path: Path) -> Irope:
-    """Run ``irope ...`` in an empty folder."""
-    return lambda *arguments, **environment: run_irope(*arguments, cwd=tmp_path, **environment)
+def irope(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Irope:
+    """Run ``irope ...`` in an empty folder, in this process."""
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(tmp_path)
+            patch.setenv("COLUMNS", "200")
+            patch.setenv("PYTHONPATH", str(ROOT))  # of workers
+            try:
+                code = main(arguments)
+            finally:
+                for number, handler in before.items():
+                    signal.signal(number, handler)
+        return subprocess.CompletedProcess(arguments, code, *capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

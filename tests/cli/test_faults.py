@@ -34,10 +34,10 @@ def faults(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Faults:
     config = load([f"video.model.weights={weights}", "prompts=basic", "duration=3"])
     folder = tmp_path_factory.mktemp("faults")
     reference, seconds = undisturbed(folder / "undisturbed", config, 4)
-    return Faults(folder, reference, seconds, kills=10, workers=2, sleepers=1)
+    return Faults(folder, reference, seconds, kills=6, workers=2, sleepers=1)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def generator(faults: Faults) -> Generator:
     return load_generator(faults.reference.task.config)
 

@@ -16,6 +16,12 @@ from tests.video_kit import moving, write_audio, write_exact
 
 
 @pytest.fixture
+def video(tmp_path: Path) -> Path:
+    write_exact(tmp_path / "a prompt-0.mkv", moving(2, 24, 32, seed=0))
+    return tmp_path / "a prompt-0.mkv"
+
+
+@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two methods, nine prompts each; ``noisy`` has noise on top."""
     root = tmp_path / "my videos"
@@ -87,13 +93,13 @@ def test_bad_files_are_named_one_by_one_and_the_rest_is_scored(irope: Irope, fol
     ],
 )
 def test_what_is_wrong_is_said_with_what_would_be_right(
-    folder: Path,
+    video: Path,
     arguments: list[str],
     words: list[str],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.chdir(folder)
+    monkeypatch.chdir(video.parent)
     assert main(arguments) == 2
     said = capsys.readouterr().err
     assert all(word in said for word in words), said

@@ -118,11 +118,11 @@ def test_check_names_what_does_not_fit(tmp_path, capsys):
     assert "truncated or no file of torch.save" in out  # the placeholder of the VAE
 
 
-def test_a_video_from_published_files_on_the_command_line(irope: Irope, tmp_path):
+def test_a_video_from_published_files_on_the_command_line(irope: Irope, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     overrides = write_weights(tmp_path / "weights")
-    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
     command = ("generate", *overrides, "method=infinity_rope_paper", "video.latents=6", "sys.device=cpu")
-    done = irope(*command, "prompt=a red fox walks in snow", **environment)
+    done = irope(*command, "prompt=a red fox walks in snow")
     assert done.returncode == 0, done.stderr
     assert "21 frames, 1.3 s" in done.stdout
     sidecar = json.loads(next((tmp_path / "results/runs/infinity_rope_paper").glob("*.json")).read_text())

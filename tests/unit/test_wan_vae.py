@@ -161,7 +161,7 @@ def test_files_that_are_no_such_vae(small: Any, folder: Path, tmp_path: Path, mo
     (tmp_path / "cut.pth").write_bytes((tmp_path / "whole.pth").read_bytes()[:-100])
     refused(tmp_path / "cut.pth", "truncated", "download it again")
     torch.save({"weights": [1, 2]}, tmp_path / "other.pth")
-    refused(tmp_path / "other.pth", "no named tensors")
+    refused(tmp_path / "other.pth", "no tensors by name")
     for key in ("conv2.weight", "post_quant_conv.weight"):
         save_file({key: torch.zeros(48, 48, 1, 1, 1)}, tmp_path / "wan22.safetensors")
         refused(tmp_path / "wan22.safetensors", "48 latent channels", "Wan2.2-TI2V-5B", "irope weights")

@@ -57,8 +57,12 @@ def offline_runs(folder: Path) -> dict[str, Path]:
 
 
 def records(file: Path) -> list[dict[str, Any]]:
-    """The client's own reading of its file."""
-    command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(file)]
+    """The client's own reading of its file, by the program that ``wandb leet inspect`` starts."""
+    spec = find_spec("wandb")
+    assert spec is not None
+    assert spec.origin is not None
+    core = Path(spec.origin).with_name("bin") / "wandb-core"
+    command = [core, "leet", "inspect", "--no-observability", "--json", "--run-file", file, file.parent.parent]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     return [json.loads(line) for line in done.stdout.splitlines()]
 
