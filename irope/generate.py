@@ -321,4 +321,4 @@ def _roll(
     for member in members:
         if member.outcome is None:
             with member.alone():
-                member.outcome = member.recording.finish(rollout)
+                member.outcome = member.recording.finish(rollout, generator.size)

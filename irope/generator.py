@@ -15,6 +15,8 @@ from irope.rollout import VideoCodec
 from irope.transformer import CausalWanTransformer
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+CELL = 8
+"""Pixels of a latent cell, each way: the Wan VAE and the embedded codec have the same stride."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,12 @@ class Generator(ModelCard):
     _: KW_ONLY
     prepare: Callable[[Sequence[str]], None] = lambda _: None
     execution: str = "fast"
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a frame in pixels."""
+        _, height, width = self.frame_shape
+        return height * CELL, width * CELL
 
 
 def device_from(config: Settings) -> torch.device:

@@ -45,7 +45,7 @@ class Recording:
             rollout.load_state(recording.tensors(), recording.state)    # if there is a state
             for block in rollout:
                 recording.add(block, rollout, video)
-            recording.finish(rollout)
+            recording.finish(rollout, size)
 
     Args:
         work: folder of this process alone, on the file system of the video, for everything unfinished.
@@ -123,8 +123,8 @@ class Recording:
             raise VideoError(errno.EIO, advice, str(self._path)) from error
         part.replace(self._path)
 
-    def finish(self, rollout: Rollout) -> dict[str, Any]:
-        """Give the files their names and write the sidecar, which is returned."""
+    def finish(self, rollout: Rollout, size: tuple[int, int]) -> dict[str, Any]:
+        """Give the files their names and write the sidecar, which is returned; ``size``: height and width in pixels."""
         try:
             # The chunks stay, for a kill before the sidecar is there; they go with the folder.
             self._log.writer = self._writer.finish(keep_chunks=True, check=self.check)
@@ -132,7 +132,7 @@ class Recording:
             if error.errno not in MENDABLE:
                 self._path.unlink(missing_ok=True)  # a damaged chunk: the next attempt starts from nothing
             raise
-        sidecar = self._sidecar(rollout)
+        sidecar = self._sidecar(rollout) | {"size": list(size)}
         publish(self._work, self.job.sidecar, sidecar, self.check)
         clear_failure(self.job.stem)
         return sidecar

@@ -76,9 +76,9 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
     torch.set_num_threads(Choice(config, "sys.threads").integer(1))
     checkpoint_blocks = Choice(config, "sys.checkpoint_blocks").integer(1)
     most = Choice(config, "sys.batch").integer(1)
-    ours = [job for job in jobs if job.system is None]
+    ours = [job for job in jobs if job.system is None and not job.done]
     generator = load_generator(config) if ours else None
-    if generator is not None and not all(job.done for job in ours):
+    if generator is not None:
         generator.prepare([segment.prompt for job in ours for segment in job.timeline.segments])
     claims, todo = Claims(Path(config["sys"]["out"])), deque(jobs)
     with RolloutProgress(generator.clock.block if generator else 1) as progress, _terminated() as stop:

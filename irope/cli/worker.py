@@ -91,9 +91,10 @@ class Worker:
             UserError, OSError: what every video would meet, such as a full disk.
         """
         tasks = [Task(cell, job) for cell in self.experiment.cells for job in self.experiment.jobs(cell)]
-        # The longest first, so that no long one is left to the end; workers begin at different places.
+        # The longest first, so that no long one is left to the end; those of a model in a row, as it is loaded once;
+        # workers begin at different places.
         random.Random(self.claims.worker).shuffle(tasks)
-        todo = deque(sorted(tasks, key=lambda task: -task.job.timeline.latents))
+        todo = deque(sorted(tasks, key=lambda task: (-task.job.timeline.latents, task.job.model)))
         earlier = {task.name for task in todo if failed(task.job.stem) is not None}
         refused = 0
         left = set(self.claims.leftovers())
@@ -182,9 +183,7 @@ class Worker:
         try:
             generator = self._generator(task)
             if generator is None:
-                outcomes = [
-                    generate(task.job, None, blocks, work=claim.work, check=claim.check, stop=self._stopped)
-                ]
+                outcomes = [generate(task.job, None, blocks, work=claim.work, check=claim.check, stop=self._stopped)]
             else:
                 orders = [Order(member.job, claim.work, claim.check) for member, claim in party]
                 outcomes = generate_together(orders, generator, blocks, stop=self._stopped)

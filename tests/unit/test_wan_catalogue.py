@@ -179,11 +179,8 @@ def test_a_lora_is_part_of_the_key(root):
 @pytest.mark.parametrize(
     "override",
     [
-        "video.model.ema=false",
-        "video.model.height=512",
-        "video.model.vae_tiling=true",
-        "video.model.vae_latents_per_call=3",
-        "video.model.dtype=float32",
+        *("video.model.ema=false", "video.model.height=512", "video.model.dtype=float32"),
+        *("video.model.vae_tiling=true", "video.model.latents_per_call=3"),
     ],
 )
 def test_settings_that_decide_frames_are_part_of_the_key(override, root):

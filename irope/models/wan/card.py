@@ -117,8 +117,8 @@ def wan_card(config: Settings) -> ModelCard:
         "size": [height, width],
         "geometry": geometry_of(files.geometry) if files.geometry else None,
     }
-    if (together := Choice(config, "video.model.vae_latents_per_call").integer(1)) > 1:  # one: the key it always had
-        deciding["vae_latents_per_call"] = together
+    if (together := Choice(config, "video.model.latents_per_call").integer(1)) > 1:  # one: the key it always had
+        deciding["latents_per_call"] = together
     published = files.published
     return ModelCard(
         name=f"{'wan_1_3b' if files.is_1_3b else 'wan_test'}/{files.name}",

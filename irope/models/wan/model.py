@@ -62,7 +62,7 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
     encode_text(prompts[0])  # does the text encoder fit the generator
     texts.release()
     tiling = Choice(config, "video.model.vae_tiling").flag()
-    together = Choice(config, "video.model.vae_latents_per_call").integer(1)
+    together = Choice(config, "video.model.latents_per_call").integer(1)
     codec = load_vae(files.vae, device, dtype, tiling, together, compiled=compiles(config, device))
     load_into(transformer, lora.merged(weights.read) if lora else weights.read, device, dtype)
     return Generator(
