@@ -21,7 +21,11 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     ]
     if report["small"]:
         lines += ["", "**A rehearsal with a tiny model: these numbers say nothing about the 1.3B model.**"]
-    lines += ["", f"Median [p10, p90] of wall time a block of 3 latent frames (12 pixel frames); {report['inside']}."]
+    clock = "wall" if device["type"] == "cuda" else "CPU"
+    lines += [
+        "",
+        f"Median [p10, p90] of {clock} time a block of 3 latent frames (12 pixel frames); {report['inside']}.",
+    ]
     lines += [f"Clocks {when}: {report[f'clocks_{when}']}." for when in ("before", "after") if report[f"clocks_{when}"]]
     for name, part in report["parts"].items():
         lines += ["", f"## {TITLES[name]}", ""]
@@ -86,11 +90,11 @@ def _denoise(part: Part) -> list[str]:
 
 def _switch(part: Part) -> list[str]:
     clock = part["clock"]
-    head = ["method", "R", f"cache work, ms ({clock})", "plan on the host, µs", "the same after 1 h", "bytes written",
+    head = ["method", "R", f"cache work, ms ({clock})", "plan on the host, µs", "the same after 1 h", "cache bytes",
             "new prompt, ms", "n"]  # fmt: skip
     rows = [
         (row["method"], row["window"], spread(row["cache_ms"][clock], 2), spread(row["event_us"]["5 s"]),
-         f"{row['event_us']['1 h']['median']:.1f}", f"{row['bytes_written']:,}",
+         f"{row['event_us']['1 h']['median']:.1f}", f"{row['bytes_written'] + row['bytes_moved']:,}",
          f"{row['prompt_ms'][clock]['median']:.2f}", row["n"])
         for row in part["rows"]
     ]  # fmt: skip

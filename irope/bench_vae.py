@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import asdict
 from typing import Any
 
@@ -12,7 +11,7 @@ from torch import Tensor
 from irope.bench_rollout import BLOCK, Geometry
 from irope.bench_statistics import Spread
 from irope.models.wan.vae import WanCodec
-from irope.roofline import synchronize
+from irope.roofline import now
 
 LADDER: dict[str, dict[str, Any]] = {
     "one latent a call, channels first (as published)": {"channels_last": False},
@@ -54,11 +53,11 @@ def ladder(
         codec = WanCodec(random_vae(device, dtype, small), **settings)
         if not options.get("channels_last", True):
             channels_first(codec)
-        begun = time.perf_counter()
+        begun = now(device)
         decode = codec.decoder()
         for _ in range(_STREAM):
             decode(latents).cpu()
-        warm_up = time.perf_counter() - begun
+        warm_up = now(device) - begun
         taken = [_once(decode, latents, device) for _ in range(blocks)]
         spread = Spread.of(taken)
         found[name] = {"block_ms": asdict(spread), "latent_ms": spread.median / BLOCK, "warm_up_s": warm_up}
@@ -69,8 +68,6 @@ def ladder(
 
 
 def _once(decode: Any, latents: Tensor, device: torch.device) -> float:
-    synchronize(device)
-    start = time.perf_counter()
+    start = now(device)
     decode(latents).cpu()
-    synchronize(device)
-    return time.perf_counter() - start
+    return now(device) - start

@@ -30,10 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from irope import rope
+from irope import kernels, rope
+from irope.memory_pages import best_tokens, weighted_sum
 from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Select, TokenScorer
 from irope.ring import SlotTable, Turn, runs
-from irope.transformer import WanConfig, attention
+from irope.transformer import AttentionProjections, Store, WanConfig, attention
 
 Probe = Callable[[int, Tensor, Tensor], None]
 """Sees the rotated queries [B, L, N, K] and keys [B, M, N, K] of a layer and takes no part: (layer, queries, keys).
@@ -67,7 +68,7 @@ def kv_bytes_per_page(config: WanConfig, grid: tuple[int, int], dtype: torch.dty
     return 2 * config.num_layers * batch * math.prod(grid) * config.dim * dtype.itemsize
 
 
-class KVArena:
+class KVArena(Store):
     """Holds pages, executes plans, and is the self-attention of every layer (`irope.transformer.SelfAttention`).
 
     Life of a block: `execute` a plan, then any number of forwards with the arena as ``attend``; what the last forward
@@ -95,6 +96,8 @@ class KVArena:
         self._own: tuple[int, ...] = ()  # slots of the call's own frames
         self._own_turns: list[Turn] = []
         self._runs: list[tuple[int, int, int]] = []
+        self._by_kernel = kernels.usable(device, dtype)
+        self._own_slots = torch.empty(0)  # of every frame of the call, on the device, -1 for none
         self._stored: Tensor | None = None  # of the call's own frames those that are attended, None: all
         self._shift = 0
         self._phase = torch.empty(0)  # of the call's own tokens, complex [L, 1 or N, K/2]
@@ -219,8 +222,13 @@ class KVArena:
         """Rotate queries and keys of the next calls at ``index``; ``stored``: which of their frames go into slots."""
         shifted = [at + self._shift for at in index]
         self._phase = self._phases(shifted, theta)
-        self._own_turns = [(shifted[place], theta) for place in (range(len(shifted)) if stored is None else stored)]
+        places = range(len(shifted)) if stored is None else stored
+        self._own_turns = [(shifted[place], theta) for place in places]
         self._runs = runs(self._own)
+        if self._by_kernel:
+            slots = dict(zip(places, self._own, strict=True))
+            slots_F = torch.tensor([slots.get(place, -1) for place in range(len(shifted))], dtype=torch.int32)
+            self._own_slots = slots_F.to(self.device)
 
     def _grown(self, buffer: Tensor) -> Tensor:
         new = self._buffer()
@@ -265,15 +273,28 @@ class KVArena:
 
     def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
         """Attend the call's tokens to the window and to each other (or to those that a recache stores)."""
-        self.store(layer, q_BLNK, k_BLNK, v_BLNK)
-        q, keys, values = rope.turn(q_BLNK, self._phase), self.keys[layer], self.values[layer]
-        if self.probe is not None:
-            order = torch.tensor(self._order).to(self.device)
-            self.probe(layer, q, self._frames(keys).index_select(1, order).flatten(1, 2))
-        return attention(q, keys[:, self._attended], values[:, self._attended])
+        self._write(layer, q_BLNK, k_BLNK, v_BLNK)
+        return self._attend(layer, rope.turn(q_BLNK, self._phase))
 
-    def store(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> None:
-        """Write keys and values of the call's tokens into their slots."""
+    def attend_projected(self, layer: int, y_BL3D: Tensor, projections: AttentionProjections) -> Tensor:
+        return self._attend(layer, self.store_projected(layer, y_BL3D, projections))
+
+    def store_projected(self, layer: int, y_BL3D: Tensor, projections: AttentionProjections) -> Tensor:
+        """Write keys and values of the call's tokens into their slots; the rotated queries [B, L, N, K]."""
+        if not self._by_kernel or self._watched:
+            q_BLNK, k_BLNK, v_BLNK = projections.split(y_BL3D)
+            self._write(layer, q_BLNK, k_BLNK, v_BLNK)
+            return rope.turn(q_BLNK, self._phase)
+        norms, keys, values = projections.side_by_side()[2], self.keys[layer], self.values[layer]
+        eps = projections.norm_q.eps
+        return kernels.norm_turn_store(y_BL3D, norms, eps, self._phase, self._own_slots, keys, values)
+
+    @property
+    def _watched(self) -> bool:
+        """Un-rotated queries or keys of this call are kept."""
+        return bool(self._writing) and (self.keep_queries or any(frame in self._raw for frame in self._writing))
+
+    def _write(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> None:
         if self._writing and self.keep_queries:
             self.last_queries[layer] = q_BLNK
         k, raw, v = rope.turn(k_BLNK, self._phase), k_BLNK, v_BLNK
@@ -287,6 +308,13 @@ class KVArena:
             source, target = (slice(start * tokens, (start + count) * tokens) for start in (place, slot))
             self.keys[layer][:, target] = k[:, source]
             self.values[layer][:, target] = v[:, source]
+
+    def _attend(self, layer: int, q_BLNK: Tensor) -> Tensor:
+        keys, values = self.keys[layer], self.values[layer]
+        if self.probe is not None:
+            order = torch.tensor(self._order).to(self.device)
+            self.probe(layer, q_BLNK, self._frames(keys).index_select(1, order).flatten(1, 2))
+        return attention(q_BLNK, keys[:, self._attended], values[:, self._attended])
 
     def _frames(self, x_BLNK: Tensor) -> Tensor:
         return x_BLNK.unflatten(1, (-1, self.shape.tokens))
@@ -316,51 +344,40 @@ class KVArena:
             self._token_ids[page.id] = ids
 
     def _merge(self, merge: Merge, segment: int) -> None:
-        """Weighted sum of pages in float32, keys and values of all layers at once."""
-        sums = []
-        for content in (self._raw_keys, self._values):
-            total = torch.stack([weight * content(page).float() for page, weight in merge.terms]).sum(0)
-            sums.append(total.mean(2, keepdim=True).expand_as(total) if merge.pool_tokens else total)
+        weights = [weight for _, weight in merge.terms]
+        sums = (
+            weighted_sum([content(page) for page, _ in merge.terms], weights, merge.pool_tokens)
+            for content in (self._raw_keys, self._values)
+        )
         self._remember(Page(merge.page, segment), *sums)
 
     def _select(self, select: Select, segment: int, scorer: TokenScorer | None) -> None:
         """Fill pages with the best-scored tokens of the sources, per layer; tokens keep their place in the grid."""
         if scorer is None:
             raise PolicyError("a plan selects tokens but the policy has no scorer; set CachePolicy.scorer")
+        if len(select.pages) > len(select.sources):
+            raise PolicyError(f"cannot select {len(select.pages)} pages from {len(select.sources)}: {select}")
         tokens = self.shape.tokens
-        wanted = len(select.pages) * tokens
-        if wanted > len(select.sources) * tokens:
-            raise PolicyError(f"cannot select {wanted} tokens from {len(select.sources)} pages: {select}")
         whole = torch.arange(tokens, device=self.device).expand(self.config.num_layers, self.shape.batch, -1)
         k, v, ids = (
-            torch.cat([content(page) for page in select.sources], dim=2)
-            for content in (self._raw_keys, self._values, lambda page: self._token_ids.get(page, whole))
+            torch.cat([part(page) for page in select.sources], dim=2)
+            for part in (self._raw_keys, self._values, lambda page: self._token_ids.get(page, whole))
         )
-        best = torch.stack(
-            [
-                scorer(layer, self.last_queries.get(layer), k[layer], v[layer]).topk(wanted, dim=1).indices
-                for layer in range(self.config.num_layers)
-            ]
-        ).sort(dim=2)[0]
-        rows = best[..., None, None].expand(-1, -1, -1, *k.shape[3:])
-        kept = (k.gather(2, rows), v.gather(2, rows), ids.gather(2, best))
-        for page, *content in zip(select.pages, *(x.split(tokens, dim=2) for x in kept), strict=True):
-            self._remember(Page(page, segment), *content)
+        kept = best_tokens(k, v, ids, len(select.pages) * tokens, scorer, self.last_queries)
+        for page, *parts in zip(select.pages, *(x.split(tokens, dim=2) for x in kept), strict=True):
+            self._remember(Page(page, segment), *parts)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, JSON record) for `load_state`; slots are part of it, so that sums are taken in the same order."""
         tensors = {"keys": self.keys.clone(), "values": self.values.clone()}
-        pages = []
-        for number, (page, entry) in enumerate(self.pages.items()):
-            slots = [[slot, *(self.table.turns[slot] or (None, None))] for slot in self.table.slots[page]]
-            pages.append([page, entry.segment, slots])
-            for name, kept in (("raw", self._raw), ("ids", self._token_ids)):
-                if page in kept:
-                    tensors[f"{name}.{number}"] = kept[page].clone()
+        for name, kept in (("raw", self._raw), ("ids", self._token_ids)):
+            tensors |= {
+                f"{name}.{number}": kept[page].clone() for number, page in enumerate(self.pages) if page in kept
+            }
         tensors |= {f"queries.{layer}": q.contiguous() for layer, q in self.last_queries.items()}
-        return tensors, {"pages": pages, "shift": self._shift, "own": self._own, "order": self._order}
+        return tensors, {"pages": self.table.to_json(), "shift": self._shift, "own": self._own, "order": self._order}
 
     def load_state(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
         """Take up what `state` gave; then `resume` the plan in force, or execute the next one."""
@@ -369,15 +386,9 @@ class KVArena:
         self.keys, self.values = self._buffer(), self._buffer()
         for buffer, saved in ((self.keys, tensors["keys"]), (self.values, tensors["values"])):
             buffer[:, :, : saved.shape[2]] = saved
-        for number, (page, segment, slots) in enumerate(record["pages"]):
-            for slot, index, theta in slots:
-                turn = None if index is None else (index, None if theta is None else tuple(theta))
-                if page in self.pages:
-                    self.table.slots[page].append(slot)
-                    self.table.turns[slot] = turn
-                else:
-                    self._add(Page(page, segment), slot, turn)
-            for name, kept in (("raw", self._raw), ("ids", self._token_ids)):
+        self.table.read_json(record["pages"])
+        for name, kept in (("raw", self._raw), ("ids", self._token_ids)):
+            for number, page in enumerate(self.pages):
                 if f"{name}.{number}" in tensors:
                     kept[page] = tensors[f"{name}.{number}"].to(self.device)
         self._take(record["shift"], record["own"], record["order"])

@@ -124,7 +124,7 @@ class Recording:
         part.replace(self._path)
 
     def finish(self, rollout: Rollout, size: tuple[int, int]) -> dict[str, Any]:
-        """Give the files their names and write the sidecar, which is returned; ``size``: height and width of a frame."""
+        """Give the files their names and write the sidecar, which is returned; ``size``: height and width in pixels."""
         try:
             # The chunks stay, for a kill before the sidecar is there; they go with the folder.
             self._log.writer = self._writer.finish(keep_chunks=True, check=self.check)
@@ -132,7 +132,7 @@ class Recording:
             if error.errno not in MENDABLE:
                 self._path.unlink(missing_ok=True)  # a damaged chunk: the next attempt starts from nothing
             raise
-        sidecar = self._sidecar(rollout, size)
+        sidecar = self._sidecar(rollout) | {"size": list(size)}
         publish(self._work, self.job.sidecar, sidecar, self.check)
         clear_failure(self.job.stem)
         return sidecar

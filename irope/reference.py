@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from irope import rope
 from irope.cache import ArenaShape, Probe
 from irope.infinity import PRESETS
+from irope.pointwise import layer_norm
 from irope.policy import CachePlan, CachePolicy, PageId, PolicyError, TokenScorer
 from irope.transformer import (
     AttentionProjections,
@@ -38,7 +39,6 @@ from irope.transformer import (
     WanBlock,
     WanConfig,
     attention,
-    layer_norm,
     time_sinusoid,
 )
 
@@ -68,35 +68,6 @@ def check_policy(policy: CachePolicy) -> None:
                 f"sys.execution=reference is the official code of infinity_rope, where {name} is {value}, not "
                 f"{getattr(policy, name)}: {advice}"
             )
-
-
-def rotate(x_BLNK: Tensor, index_F: Tensor, grid: Tensor, table: Tensor) -> Tensor:
-    """RoPE as published: complex128 throughout, the tail beyond the frames (here empty) joined on, one stack, one cast.
-
-    Args:
-        index_F: temporal index of every frame, on the device.
-        grid: (frames, rows, columns) of each video, int64 [B, 3], on the CPU.
-        table: from `irope.rope.phases`, on the device.
-    """
-    heads, half = x_BLNK.shape[2], x_BLNK.shape[3] // 2
-    space = half // 3
-    time, row, column = table.split([half - 2 * space, space, space], dim=1)
-    turned = []
-    for x_LNK, (frames, rows, columns) in zip(x_BLNK, grid.tolist(), strict=True):
-        size = (frames, rows, columns, -1)
-        length = frames * rows * columns
-        pairs = torch.view_as_complex(x_LNK[:length].to(torch.float64).reshape(length, heads, -1, 2))
-        phase = torch.cat(
-            [
-                time[index_F].view(frames, 1, 1, -1).expand(size),
-                row[:rows].view(1, rows, 1, -1).expand(size),
-                column[:columns].view(1, 1, columns, -1).expand(size),
-            ],
-            dim=-1,
-        ).reshape(length, 1, -1)
-        out = torch.view_as_real(pairs * phase).flatten(2)
-        turned.append(torch.cat([out, x_LNK[length:]]))
-    return torch.stack(turned).type_as(x_BLNK)
 
 
 class ReferenceArena:
@@ -218,15 +189,15 @@ class ReferenceArena:
         own, window = self._index
         own = own[torch.arange(len(own), device=self.device)]
         if not self.relative:
-            q_BLNK, k_BLNK = (rotate(x, own, grid, self.table) for x in (q_BLNK, k_BLNK))
+            q_BLNK, k_BLNK = (rope.rotate_as_published(x, own, grid, self.table) for x in (q_BLNK, k_BLNK))
         end = self._insert(layer, k_BLNK, v_BLNK)
         keys, values = self.k[layer][:, :end], self.v[layer][:, :end]
         if self.relative:
-            q_BLNK = rotate(q_BLNK, own, grid, self.table)
+            q_BLNK = rope.rotate_as_published(q_BLNK, own, grid, self.table)
             all_grid = grid.clone()
             all_grid[:, 0] = end // tokens
             slots = window[torch.arange(end // tokens, device=self.device)]
-            keys = self._sink(layer, rotate(keys, slots, all_grid, self.table))
+            keys = self._sink(layer, rope.rotate_as_published(keys, slots, all_grid, self.table))
         self.local_end[layer].fill_(end)
         self.global_end[layer].fill_(self._end)
         if self.probe is not None:

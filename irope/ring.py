@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from irope.policy import Page, PageId, PolicyError
 
@@ -168,6 +169,20 @@ class SlotTable:
         """First slot of the range that moves the fewest pages: read ones into it, others out of it."""
         cost = [0, *accumulate((slot in others) - (slot in inside) for slot in range(self.count))]
         return min(range(self.count - size + 1), key=lambda start: cost[start + size] - cost[start])
+
+    def to_json(self) -> list[Any]:
+        """[page, segment, [[slot, index, bases], ..]] of every page, for `read_json`."""
+        return [
+            [page, entry.segment, [[slot, *(self.turns[slot] or (None, None))] for slot in self.slots[page]]]
+            for page, entry in self.pages.items()
+        ]
+
+    def read_json(self, record: list[Any]) -> None:
+        """Take up what `to_json` gave, in an empty table."""
+        for page, segment, slots in record:
+            self.pages[page], self.slots[page] = Page(page, segment), [slot for slot, _, _ in slots]
+            for slot, index, theta in slots:
+                self.turns[slot] = None if index is None else (index, None if theta is None else tuple(theta))
 
 
 def runs(slots: Iterable[int]) -> list[tuple[int, int, int]]:

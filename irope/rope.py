@@ -107,3 +107,29 @@ def rotate(x_BLHD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     work = torch.float64 if x_BLHD.dtype == torch.float64 else torch.float32
     return turn(x_BLHD, torch.complex(cos.to(work), sin.to(work)))
+
+
+def rotate_as_published(x_BLHD: Tensor, index_F: Tensor, grid: Tensor, table: Tensor) -> Tensor:
+    """What `turn` does, with the published casts and copies: complex128 throughout, an empty tail joined on, a stack.
+
+    Args:
+        index_F: temporal index of every frame, on the device.
+        grid: (frames, rows, columns) of each video, int64 [B, 3], on the CPU.
+        table: from `phases`, on the device.
+    """
+    space = table.shape[1] // 3
+    widths = [table.shape[1] - 2 * space, space, space]
+    turned = []
+    for video_LHD, size in zip(x_BLHD, grid.tolist(), strict=True):
+        spread = []
+        for axis, (phase, at) in enumerate(
+            zip(table.split(widths, dim=1), (index_F, slice(size[1]), slice(size[2])), strict=True)
+        ):
+            shape = [1, 1, 1, -1]
+            shape[axis] = size[axis]
+            spread.append(phase[at].view(shape).expand(*size, -1))
+        phase_L1P = torch.cat(spread, dim=-1).flatten(0, 2)[:, None]
+        pairs_LHP = torch.view_as_complex(video_LHD[: len(phase_L1P)].double().unflatten(-1, (-1, 2)))
+        whole = torch.view_as_real(pairs_LHP * phase_L1P).flatten(-2)
+        turned.append(torch.cat([whole, video_LHD[len(phase_L1P) :]]))
+    return torch.stack(turned).to(x_BLHD.dtype)

@@ -18,6 +18,7 @@ the float32 of the official Wan code).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
@@ -26,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from irope.pointwise import gated_sum, norm_modulate, rms_norm
 from irope.rope import split_head_dim
 
 
@@ -85,10 +87,19 @@ class SelfAttention(Protocol):
     def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor: ...
 
 
-class Store(SelfAttention, Protocol):
-    """A `SelfAttention` that keeps keys and values, which it can also take without attending."""
+class Store(ABC):
+    """A `SelfAttention` that keeps keys and values, and takes q, k and v as they leave their projection."""
 
-    def store(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Any: ...
+    @abstractmethod
+    def __call__(self, layer: int, q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def attend_projected(self, layer: int, y_BL3D: Tensor, projections: AttentionProjections) -> Tensor:
+        """What `__call__` makes of ``projections.split(y_BL3D)``."""
+
+    @abstractmethod
+    def store_projected(self, layer: int, y_BL3D: Tensor, projections: AttentionProjections) -> Any:
+        """`attend_projected` without attending."""
 
 
 CrossKV = list[tuple[Tensor, Tensor]]
@@ -107,11 +118,6 @@ class Times:
     head: Modulation
 
 
-def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm of the last axis with the published rounding: normalise in float32, round, then scale."""
-    return F.rms_norm(x.float(), x.shape[-1:], eps=eps).type_as(x) * weight
-
-
 class RMSNorm(nn.Module):
     """`rms_norm` over the full width."""
 
@@ -122,15 +128,6 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return rms_norm(x, self.weight, self.eps)
-
-
-def layer_norm(x: Tensor, eps: float, weight: Tensor | None = None, bias: Tensor | None = None) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
-
-
-def modulate(x_BFSD: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """``scale`` is the 1 + scale of the published code."""
-    return (x_BFSD * scale + shift).type_as(x_BFSD)
 
 
 def attention(q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
@@ -151,7 +148,7 @@ class AttentionProjections(nn.Module):
         self.o = nn.Linear(config.dim, config.dim)
         self.norm_q = RMSNorm(config.dim, config.eps)
         self.norm_k = RMSNorm(config.dim, config.eps)
-        self._fused: tuple[Tensor, Tensor, Tensor] | None = None  # weight [3D, D], bias [3D], norms [2, D]
+        self._fused: tuple[Tensor, Tensor, Tensor] | None = None  # see `side_by_side`
 
     def queries(self, x: Tensor) -> Tensor:
         """[B, tokens in one or two axes, D] -> [B, L, N, K]."""
@@ -161,14 +158,24 @@ class AttentionProjections(nn.Module):
         shape = (len(x), -1, *self.head_shape)
         return self.norm_k(self.k(x)).view(shape), self.v(x).view(shape)
 
-    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`queries` and `keys_values`, in one matrix product and one norm where `fuse` has been called."""
-        if self._fused is None or torch.is_grad_enabled():
-            return self.queries(x), *self.keys_values(x)
-        weight, bias, norms = self._fused
-        y_BL3D = F.linear(x, weight, bias).view(len(x), -1, 3, weight.shape[1])
+    def project(self, x: Tensor) -> Tensor:
+        """q, k and v before their norms, [B, L, 3, D], in one matrix product."""
+        weight, bias, _ = self.side_by_side()
+        return F.linear(x, weight, bias).view(len(x), -1, 3, weight.shape[1])
+
+    def split(self, y_BL3D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`queries` and `keys_values` of what `project` gave, in one norm."""
+        norms = self.side_by_side()[2]
         q, k = rms_norm(y_BL3D[:, :, :2], norms, self.norm_q.eps).unflatten(-1, self.head_shape).unbind(2)
         return q, k, y_BL3D[:, :, 2].unflatten(-1, self.head_shape)
+
+    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight [3D, D] and bias [3D] of q, k and v, and the norms of q and k [2, D]."""
+        if self._fused is not None and not torch.is_grad_enabled():
+            return self._fused
+        q, k, v = self.q, self.k, self.v
+        norms = torch.stack([self.norm_q.weight, self.norm_k.weight])
+        return torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias]), norms
 
     def output(self, x_BLNK: Tensor) -> Tensor:
         return self.o(x_BLNK.flatten(2))
@@ -188,7 +195,8 @@ class AttentionProjections(nn.Module):
         ):
             return
         with torch.inference_mode(False):  # a tensor made for inference could not be trained any more
-            self._fused = torch.cat(parts[0]), torch.cat(parts[1]), torch.stack(norms)
+            self._fused = None
+            self._fused = self.side_by_side()
             for group, rows in zip((*parts, norms), self._rows(), strict=True):
                 for part, row in zip(group, rows, strict=True):
                     part.data = row
@@ -227,26 +235,27 @@ class WanBlock(nn.Module):
     def forward(
         self, x_BFSD: Tensor, time: Modulation, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
     ) -> Tensor:
-        return self.after_attention(x_BFSD, attend(layer, *self.before_attention(x_BFSD, time)), time, cross)
+        y_BL3D = self.before_attention(x_BFSD, time)
+        if isinstance(attend, Store):
+            attended = attend.attend_projected(layer, y_BL3D, self.self_attn)
+        else:
+            attended = attend(layer, *self.self_attn.split(y_BL3D))
+        return self.after_attention(x_BFSD, attended, time, cross)
 
-    def before_attention(self, x_BFSD: Tensor, time: Modulation) -> tuple[Tensor, Tensor, Tensor]:
-        """q, k, v of self-attention, [B, L, N, K] each."""
+    def before_attention(self, x_BFSD: Tensor, time: Modulation) -> Tensor:
+        """q, k and v of self-attention before their norms, [B, L, 3, D]."""
         shift, scale = time[:2]
-        return self.self_attn.queries_keys_values(modulate(layer_norm(x_BFSD, self.eps), shift, scale))
+        return self.self_attn.project(norm_modulate(x_BFSD, shift, scale, self.eps))
 
     def after_attention(
         self, x_BFSD: Tensor, attended_BLNK: Tensor, time: Modulation, cross: tuple[Tensor, Tensor]
     ) -> Tensor:
         """The layer from the output of self-attention on."""
         _, _, gate1, shift2, scale2, gate2 = time
-
-        def add(y: Tensor, gate: Tensor) -> Tensor:
-            return x_BFSD + (y.view(x_BFSD.shape) * gate).type_as(x_BFSD)
-
-        x_BFSD = add(self.self_attn.output(attended_BLNK), gate1)
+        x_BFSD = gated_sum(x_BFSD, self.self_attn.output(attended_BLNK), gate1)
         y = attention(self.cross_attn.queries(self.norm3(x_BFSD)), *cross)
         x_BFSD = x_BFSD + self.cross_attn.output(y).view(x_BFSD.shape)
-        return add(self.ffn(modulate(layer_norm(x_BFSD, self.eps), shift2, scale2)), gate2)
+        return gated_sum(x_BFSD, self.ffn(norm_modulate(x_BFSD, shift2, scale2, self.eps)), gate2)
 
 
 class Head(nn.Module):
@@ -262,7 +271,8 @@ class Head(nn.Module):
         return shift, 1 + scale
 
     def forward(self, x_BFSD: Tensor, time: Modulation) -> Tensor:
-        return self.head(modulate(layer_norm(x_BFSD, self.eps), *time))
+        shift, scale = time
+        return self.head(norm_modulate(x_BFSD, shift, scale, self.eps))
 
 
 def time_sinusoid(t: Tensor, dim: int) -> Tensor:
@@ -359,7 +369,7 @@ class CausalWanTransformer(nn.Module):
         """`forward` as far as self-attention's keys and values need it: the last layer ends at its q, k and v.
 
         Args:
-            write: the arena, whose `store` takes q, k and v of the last layer.
+            write: takes keys and values of every layer.
         """
         times = self.times(t) if isinstance(t, Tensor) else t
         x_BFSD = self._tokens(x_BFCHW)
@@ -368,7 +378,8 @@ class CausalWanTransformer(nn.Module):
             if layer < last:
                 x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], write, layer)
             else:
-                write.store(layer, *block.before_attention(x_BFSD, times.layers[layer]))  # type: ignore[operator]
+                y_BL3D = block.before_attention(x_BFSD, times.layers[layer])  # type: ignore[operator]
+                write.store_projected(layer, y_BL3D, block.self_attn)  # type: ignore[arg-type]
 
     def _tokens(self, x_BFCHW: Tensor) -> Tensor:
         x_BFSD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)

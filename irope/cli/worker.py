@@ -183,9 +183,7 @@ class Worker:
         try:
             generator = self._generator(task)
             if generator is None:
-                outcomes = [
-                    generate(task.job, None, blocks, work=claim.work, check=claim.check, stop=self._stopped)
-                ]
+                outcomes = [generate(task.job, None, blocks, work=claim.work, check=claim.check, stop=self._stopped)]
             else:
                 orders = [Order(member.job, claim.work, claim.check) for member, claim in party]
                 outcomes = generate_together(orders, generator, blocks, stop=self._stopped)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from irope import rope
-from irope.transformer import CausalWanTransformer, RMSNorm, WanConfig, attention
+from irope.transformer import AttentionProjections, CausalWanTransformer, RMSNorm, Store, WanConfig, attention
 from tests.diffusers_kit import import_diffusers
 
 CONFIG = WanConfig(dim=48, ffn_dim=80, num_heads=2, num_layers=3, in_dim=4, out_dim=4, text_dim=20, freq_dim=32)
@@ -237,10 +237,13 @@ def test_timesteps_are_prepared_once(ours):
 
 @torch.no_grad()
 def test_storing_ends_at_the_last_keys_and_values(ours):
-    class Keep(Cache):
-        def store(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> None:
+    class Keep(Cache, Store):
+        def attend_projected(self, layer: int, y: Tensor, projections: AttentionProjections) -> Tensor:
+            return self(layer, *projections.split(y))
+
+        def store_projected(self, layer: int, y: Tensor, projections: AttentionProjections) -> None:
             self.last = layer
-            self(layer, q, k, v)
+            self.attend_projected(layer, y, projections)
 
     x, text = inputs(3)
     t, cross = torch.zeros(2, 3), ours.text_kv(text)
