@@ -152,7 +152,7 @@ class Recording:
             return None
         return log
 
-    def _sidecar(self, rollout: Rollout, size: tuple[int, int]) -> dict[str, Any]:
+    def _sidecar(self, rollout: Rollout) -> dict[str, Any]:
         """Everything about a finished video, as JSON types."""
         job, log = self.job, self._log
         files = {"mp4": job.stem.name + ".mp4", "frames": job.stem.name + ".mkv" if job.file.lossless else None}
@@ -164,7 +164,6 @@ class Recording:
                 "kv_page_bytes": page_bytes,
                 "kv_peak_bytes": page_bytes + log.stage_bytes,
             },
-            "size": list(size),
             "seconds_per_block": log.seconds,
             "plans": log.trace.entries,
             "environment": environment(rollout.model.device)
