@@ -18,7 +18,7 @@ from irope.cache import ArenaShape, KVArena, Probe
 from irope.errors import UserError
 from irope.hand_over import Lane, lane_for
 from irope.noise import NoiseSource
-from irope.policy import CacheEvent, CachePlan, CachePolicy, Recompute
+from irope.policy import CacheEvent, CachePlan, CachePolicy, PolicyError, Recompute
 from irope.sampler import Sampler, clean, renoise
 from irope.schedules import SCHEDULES, Context, Denoise, Emit, Events, Op, Restart, Run
 from irope.transformer import CausalWanTransformer, CrossKV, Times
@@ -118,6 +118,8 @@ class Rollout:
         if self.execution == "reference":
             from irope.reference import ReferenceArena, ReferenceTransformer
 
+            if self.model.offloaded:
+                raise PolicyError("sys.execution=reference keeps all weights in place; needs video.model.offload=false")
             self.arena = ReferenceArena(self.model.config, self.policy, shape, self.model.dtype, self.model.device)
             self._network = ReferenceTransformer(self.model)
         else:

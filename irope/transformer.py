@@ -19,7 +19,8 @@ the float32 of the official Wan code).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -287,10 +288,10 @@ class CausalWanTransformer(nn.Module):
     """Wan2.1 text-to-video transformer with per-frame timesteps and pluggable self-attention.
 
     Attributes:
-        runs_on: where calls run if the weights lie elsewhere between them; None: where the weights are.
+        offloaded: the weights of the layers wait on the CPU and come to `device` one layer at a time, for its calls.
     """
 
-    runs_on: torch.device | None = None
+    offloaded: bool = False
 
     def __init__(self, config: WanConfig) -> None:
         super().__init__()
@@ -311,7 +312,8 @@ class CausalWanTransformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.runs_on or self.patch_embedding.weight.device
+        """Where calls run, and all weights are, but for those of offloaded layers."""
+        return self.patch_embedding.weight.device
 
     def text_kv(self, text_BTE: Tensor) -> CrossKV:
         """Cross-attention keys and values of a prompt, made once and reused until the prompt changes.
@@ -321,7 +323,12 @@ class CausalWanTransformer(nn.Module):
                 masked: the text MLP turns them into a constant row, as in the published models.
         """
         context_BTD = self.text_embedding(text_BTE.to(self.dtype))
-        return [block.cross_attn.keys_values(context_BTD) for block in self.blocks]  # type: ignore[union-attr, operator]
+        kept = []
+        for block in self.blocks:
+            cross_attn: AttentionProjections = block.cross_attn  # type: ignore[assignment]
+            with self._here(cross_attn):
+                kept.append(cross_attn.keys_values(context_BTD))
+        return kept
 
     def times(self, t_BF: Tensor) -> Times:
         """What the timesteps of a call decide; timesteps repeat from block to block, so it can be made once.
@@ -339,9 +346,9 @@ class CausalWanTransformer(nn.Module):
     def fuse(self) -> None:
         """Prepare the weights for inference, without a change to their names, values or number of bytes.
 
-        Those that lie elsewhere between calls stay as they are.
+        Those of offloaded layers stay as they are.
         """
-        for block in self.blocks if self.runs_on is None else ():
+        for block in () if self.offloaded else self.blocks:
             block.self_attn.fuse()  # type: ignore[operator, union-attr]
 
     def forward(self, x_BFCHW: Tensor, t: Tensor | Times, cross: CrossKV, attend: SelfAttention) -> Tensor:
@@ -358,7 +365,8 @@ class CausalWanTransformer(nn.Module):
         times = self.times(t) if isinstance(t, Tensor) else t
         x_BFSD = self._tokens(x_BFCHW)
         for layer, block in enumerate(self.blocks):
-            x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], attend, layer)
+            with self._here(block):
+                x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], attend, layer)
         out = self.head(x_BFSD, times.head)
         # Patch axes (p_t, p_h, p_w, channel) of the last dimension back to pixels; p_t is 1 in every Wan model.
         _, ph, pw = config.patch_size
@@ -375,12 +383,48 @@ class CausalWanTransformer(nn.Module):
         x_BFSD = self._tokens(x_BFCHW)
         last = len(self.blocks) - 1
         for layer, block in enumerate(self.blocks):
-            if layer < last:
-                x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], write, layer)
-            else:
-                y_BL3D = block.before_attention(x_BFSD, times.layers[layer])  # type: ignore[operator]
-                write.store_projected(layer, y_BL3D, block.self_attn)  # type: ignore[arg-type]
+            with self._here(block):
+                if layer < last:
+                    x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], write, layer)
+                else:
+                    y_BL3D = block.before_attention(x_BFSD, times.layers[layer])  # type: ignore[operator]
+                    write.store_projected(layer, y_BL3D, block.self_attn)  # type: ignore[arg-type]
+
+    def offload(self) -> None:
+        """Let the weights of all layers wait on the CPU; modulations, which `times` reads, stay with the small rest."""
+        self.offloaded = True
+        for block in self.blocks:
+            for part, name, weight in _weights(block):
+                setattr(part, name, nn.Parameter(_waiting(weight, self.device), requires_grad=False))
+
+    @contextmanager
+    def _here(self, module: nn.Module) -> Iterator[None]:
+        """The weights of an offloaded layer, or part of one, where calls run, for as long as they are used."""
+        home = _weights(module) if self.offloaded else []
+        for part, name, weight in home:
+            setattr(part, name, nn.Parameter(weight.to(self.device, non_blocking=True), requires_grad=False))
+        try:
+            yield
+        finally:
+            for part, name, weight in home:
+                setattr(part, name, weight)
 
     def _tokens(self, x_BFCHW: Tensor) -> Tensor:
         x_BFSD = self.patch_embedding(x_BFCHW.to(self.dtype).transpose(1, 2)).flatten(3).permute(0, 2, 3, 1)
         return x_BFSD.contiguous()  # else every later sum would inherit the channels-outermost layout
+
+
+def _weights(module: nn.Module) -> list[tuple[nn.Module, str, nn.Parameter]]:
+    """(owner, name, weight) of a layer, without its modulation."""
+    return [
+        (part, name, weight)
+        for part in module.modules()
+        for name, weight in part.named_parameters(recurse=False)
+        if name != "modulation"
+    ]
+
+
+def _waiting(weight: Tensor, device: torch.device) -> Tensor:
+    """A copy on the CPU, in pinned memory where a GPU is to read it."""
+    kept = weight.detach().cpu()
+    return kept.pin_memory() if device.type == "cuda" else kept

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from irope.config import load
 from irope.generate import generate
-from irope.generator import Generator, load_generator
+from irope.generator import load_generator
 from irope.jobs import jobs_from
 from irope.models.wan.vae import load_vae
-from irope.transformer import attention
+from irope.transformer import CausalWanTransformer, attention
 from tests.wan_folder import write_vae, write_weights
 
 PROMPT = "prompt=a red fox walks in snow"
@@ -32,13 +32,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
-def offloaded(published: tuple[str, ...], *overrides: str) -> Generator:
-    return load_generator(load([*published, "video.model.offload=true", *overrides]))
-
-
 def places(module: Any) -> set[str]:
-    """Where the parameters are, but for modulations, which are small and used outside of their layer's call."""
-    return {one.device.type for name, one in module.named_parameters() if not name.endswith("modulation")}
+    return {parameter.device.type for parameter in module.parameters()}
 
 
 def test_the_same_video_under_the_same_key(published, tmp_path):
@@ -48,43 +43,43 @@ def test_the_same_video_under_the_same_key(published, tmp_path):
         config = load([*published, "video.latents=6", *choice])
         generator, (job,) = load_generator(config), jobs_from(config)
         sidecar = generate(job, generator)
-        for module in (generator.transformer, generator.codec.vae):
-            assert places(module) == ({"meta"} if offload else {"cpu"})
-        assert generator.transformer.device.type == "cpu"
+        assert generator.transformer.offloaded == offload
+        assert places(generator.codec.vae) == ({"meta"} if offload else {"cpu"})
         made.append((job.key, sidecar["frames_sha256_chain"]))
     assert made[0] == made[1]
 
 
-def test_in_a_layer_the_weights_of_no_other_are_there(published):
-    transformer = offloaded(published).transformer
+def on_meta(transformer: CausalWanTransformer) -> CausalWanTransformer:
+    """Offloaded, with ``meta`` as the device that calls run on."""
+    transformer.offload()
+    for name, parameter in list(transformer.named_parameters()):
+        owner, _, last = name.rpartition(".")
+        if not owner.startswith("blocks") or last == "modulation":
+            setattr(transformer.get_submodule(owner), last, torch.nn.Parameter(parameter.to(META)))
+    return transformer
+
+
+def test_calls_run_on_the_device_and_find_there_the_weights_of_one_layer(published):
+    transformer = on_meta(load_generator(load([*published])).transformer)
+    waiting = {name: parameter.device.type for name, parameter in transformer.named_parameters()}
+    assert set(waiting.values()) == {"cpu", "meta"}
     seen: list[set[str]] = []
-    always = {name for name, _ in transformer.named_parameters() if name.endswith("modulation")}
 
     def attend(layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        here = {name for name, parameter in transformer.named_parameters() if parameter.device.type != "meta"}
-        seen.append(here - always)
+        present = {name for name, one in transformer.named_parameters() if one.device == META}
+        seen.append({".".join(name.split(".")[:2]) for name in present if waiting[name] == "cpu"})
         return attention(q, k, v)
 
-    with torch.inference_mode():
-        cross = transformer.text_kv(torch.randn(1, 12, 20))
-        transformer(torch.randn(1, 3, 16, 8, 8), torch.full((1, 3), 500.0), cross, attend)
-    assert seen == [set(), set()]
-    assert places(transformer) == {"meta"}
-
-
-def test_calls_run_on_the_device_with_all_they_need(published, tmp_path):
-    transformer = offloaded(published).transformer
-    for module in transformer.modules():
-        if hook := getattr(module, "_hf_hook", None):
-            for one in getattr(hook, "hooks", [hook]):
-                one.execution_device = META
-    for part in (*transformer.blocks, transformer.head):
-        part.modulation = torch.nn.Parameter(part.modulation.to(META))
     text, latents = torch.empty(1, 12, 20, device=META), torch.empty(1, 3, 16, 8, 8, device=META)
     cross = transformer.text_kv(text)
-    out = transformer(latents, torch.empty(1, 3, device=META), cross, lambda layer, q, k, v: attention(q, k, v))
+    out = transformer(latents, torch.empty(1, 3, device=META), cross, attend)
     assert (out.device, out.shape) == (META, latents.shape)
+    assert seen == [{"blocks.0"}, {"blocks.1"}]
+    assert {name: parameter.device.type for name, parameter in transformer.named_parameters()} == waiting
 
+
+def test_the_decoder_runs_on_the_device(tmp_path):
+    latents = torch.empty(1, 3, 16, 8, 8, device=META)
     codec = load_vae(write_vae(tmp_path / "vae"), META, torch.float32, offloaded=True)
     assert codec.device == META
     assert codec.encode(torch.empty(1, 1, 3, 64, 64)).device == META

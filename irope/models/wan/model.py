@@ -16,7 +16,6 @@ from irope.model_card import ModelCard
 from irope.models.wan.card import STRIDE, WanFiles, size_of, wan_card, wan_files
 from irope.models.wan.checkpoint import Weights, check, load_into, open_weights
 from irope.models.wan.lora import Lora, read_lora
-from irope.models.wan.parts import offload
 from irope.transformer import CausalWanTransformer, WanConfig
 
 VAE_STRIDE = STRIDE // 2
@@ -74,10 +73,9 @@ def load_wan(config: Settings, device: torch.device, dtype: torch.dtype) -> Gene
         offloaded=offloaded,
         compiled=compiles(config, device) and not offloaded,
     )
-    load_into(transformer, lora.merged(weights.read) if lora else weights.read, "cpu" if offloaded else device, dtype)
+    load_into(transformer, lora.merged(weights.read) if lora else weights.read, device, dtype)
     if offloaded:
-        transformer.runs_on = device
-        offload(transformer, device)
+        transformer.offload()
     return Generator(
         **{field.name: getattr(card, field.name) for field in fields(ModelCard)},
         transformer=transformer.eval().requires_grad_(False),

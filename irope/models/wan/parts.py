@@ -96,18 +96,10 @@ def open_part(path: Path, folder: str, rename: Callable[[str], str]) -> Part:
 def offload(module: nn.Module, device: torch.device) -> None:
     """Let a module's weights wait on the CPU, where they are; each layer's come to ``device`` for its call alone.
 
-    accelerate's ``cpu_offload`` of every module without parts; what others hold (modulations) is small and moves to
-    ``device`` for good. Between calls parameters are on ``meta``, so ask a module for its state before this. What a
-    call computes does not change.
+    accelerate's ``cpu_offload``: between calls parameters are on ``meta``, so ask a module for its state before this.
+    What a call computes does not change.
     """
-    cpu_offload = import_extra("accelerate").cpu_offload
-    for layer in module.modules():
-        own = list(layer.parameters(recurse=False))
-        if own and not list(layer.children()):
-            cpu_offload(layer, execution_device=device)
-        else:
-            for parameter in own:
-                parameter.data = parameter.data.to(device)
+    import_extra("accelerate").cpu_offload(module, execution_device=device)
 
 
 def import_extra(module: str) -> Any:
