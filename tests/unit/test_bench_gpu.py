@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from irope import bench_gpu
-from irope.bench_gpu import Bench, Series, Skipped, filling, interleaved, measure
+from irope.bench_gpu import measure
+from irope.bench_gpu_parts import Bench, Series, Skipped, filling, interleaved
 from irope.bench_gpu_report import as_markdown
 from irope.bench_rollout import SMALL, random_model, random_rollout
 from irope.roofline import Roof
@@ -38,7 +39,7 @@ found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "diffusers" else found(name, package)
 from irope.bench_gpu import main
 sys.exit(main(["--device", "cpu", "--small", "--out", {str(out)!r}, "--parts",
-               "roof", "denoise", "switch", "vae", "long", "batch"]))
+               "roof", "denoise", "switch", "vae", "long", "fp8", "batch"]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
@@ -55,6 +56,7 @@ sys.exit(main(["--device", "cpu", "--small", "--out", {str(out)!r}, "--parts",
             assert speed["fps"] == pytest.approx(12e3 / speed["block_ms"]["median"])
             assert speed["warm_up_s"] > 0
             assert 0 < speed["roof_share"] < 1
+    assert 0 < report["parts"]["fp8"]["relative_error"] < 0.2
     assert {row["method"] for row in report["parts"]["switch"]["rows"]} == {"flush", "recache"}
     assert [row["bytes_written"] for row in report["parts"]["switch"]["rows"] if row["method"] == "flush"] == [0] * 4
     text = out.with_suffix(".md").read_text()
