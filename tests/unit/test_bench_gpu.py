@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from irope import bench_gpu
+from irope import bench_gpu, bench_gpu_parts
 from irope.bench_gpu import measure
-from irope.bench_gpu_parts import Bench, Series, Skipped, filling, interleaved
+from irope.bench_gpu_parts import Bench, Series, Skipped, filling, interleaved, streamed
 from irope.bench_gpu_report import as_markdown
 from irope.bench_rollout import SMALL, random_model, random_rollout
 from irope.roofline import Roof
+from tests.rollout_kit import FakeCodec
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -138,3 +139,22 @@ def test_the_decoder_is_measured_and_joins_the_rollout() -> None:
     ]  # fmt: skip
     assert part["end_to_end"]["fps"] > 0
     assert "End to end, window 6" in as_markdown(report)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_block_that_began_before_the_count_does_not_count(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that ticks once a block: with a decoder beside the next block one more has begun when the count does."""
+    ticks = [0]
+
+    class FakeLane:
+        def __call__(self, decode: Any, latents: torch.Tensor) -> Any:
+            ticks[0] += 1
+            return lambda: torch.zeros(1, 1, 1, 1, 3, dtype=torch.uint8)
+
+    lane: Any = FakeLane()
+    lane.ahead = ahead
+    monkeypatch.setattr(bench_gpu_parts, "now", lambda device: float(ticks[0]))
+    monkeypatch.setattr(bench_gpu_parts, "lane_for", lambda device: lane)
+    model = random_model(SMALL.config, CPU, torch.float32)
+    rollout = random_rollout(model, SMALL, 6, 7, steps=(1000.0,), codec=FakeCodec(), lane=lane)
+    assert streamed(rollout, CPU, 3) == (3 + ahead, 1.0)
