@@ -14,6 +14,7 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     versions = [f"torch {device['torch']}"]
     versions += [f"{name} {device[key]}" for name, key in (("CUDA", "cuda"), ("cuDNN", "cudnn")) if key in device]
     versions.append("Triton" if report["triton"] else "no Triton")
+    versions.append("fast compiled" if report["compiled"] else "not compiled")
     lines = [
         f"# Speed on {device['name']}",
         "",
@@ -135,6 +136,18 @@ def _long(part: Part) -> list[str]:
     return [line]
 
 
+def _fp8(part: Part) -> list[str]:
+    head = ["window", "linear layers", "ms a block", "denoise FPS", "n", "warm-up, s"]
+    rows = [
+        (window, mode, spread(speed["block_ms"]), f"{speed['fps']:.1f}", speed["blocks"], f"{speed['warm_up_s']:.1f}")
+        for window, found in part.items()
+        if window.isdigit()
+        for mode, speed in found.items()
+    ]
+    error = f"An approximation: the first clean latents differ by {100 * part['relative_error']:.2g} % (relative norm)."
+    return [*table(head, rows), "", error]
+
+
 def _batch(part: Part) -> list[str]:
     line = (
         f"{part['videos']} videos in lock step, window {part['window']}: {spread(part['block_ms'])} ms a block and "
@@ -151,9 +164,10 @@ TITLES = {
     "switch": "A prompt switch: KV Flush against KV Recache",
     "vae": "Decoding, and end to end",
     "long": "Constant cost",
+    "fp8": "FP8 linear layers",
     "batch": "Several videos at once",
 }
 SECTIONS: dict[str, Callable[[Part], list[str]]] = {
-    "roof": _roof, "counts": _counts, "denoise": _denoise, "switch": _switch, "vae": _vae, "long": _long,
+    "roof": _roof, "counts": _counts, "denoise": _denoise, "switch": _switch, "vae": _vae, "long": _long, "fp8": _fp8,
     "batch": _batch,
 }  # fmt: skip

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from irope import bench_gpu
-from irope.bench_gpu import Bench, Series, Skipped, filling, interleaved, measure
+from irope import bench_gpu, bench_gpu_parts
+from irope.bench_gpu import measure
+from irope.bench_gpu_parts import Bench, Series, Skipped, filling, interleaved, streamed
 from irope.bench_gpu_report import as_markdown
 from irope.bench_rollout import SMALL, random_model, random_rollout
 from irope.roofline import Roof
+from tests.rollout_kit import FakeCodec
 
 ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
@@ -38,7 +40,7 @@ found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, package=None: None if name == "diffusers" else found(name, package)
 from irope.bench_gpu import main
 sys.exit(main(["--device", "cpu", "--small", "--out", {str(out)!r}, "--parts",
-               "roof", "denoise", "switch", "vae", "long", "batch"]))
+               "roof", "denoise", "switch", "vae", "long", "fp8", "batch"]))
 """
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280, check=False
@@ -55,6 +57,7 @@ sys.exit(main(["--device", "cpu", "--small", "--out", {str(out)!r}, "--parts",
             assert speed["fps"] == pytest.approx(12e3 / speed["block_ms"]["median"])
             assert speed["warm_up_s"] > 0
             assert 0 < speed["roof_share"] < 1
+    assert 0 < report["parts"]["fp8"]["relative_error"] < 0.2
     assert {row["method"] for row in report["parts"]["switch"]["rows"]} == {"flush", "recache"}
     assert [row["bytes_written"] for row in report["parts"]["switch"]["rows"] if row["method"] == "flush"] == [0] * 4
     text = out.with_suffix(".md").read_text()
@@ -136,3 +139,22 @@ def test_the_decoder_is_measured_and_joins_the_rollout() -> None:
     ]  # fmt: skip
     assert part["end_to_end"]["fps"] > 0
     assert "End to end, window 6" in as_markdown(report)
+
+
+@pytest.mark.parametrize("ahead", [False, True])
+def test_a_block_that_began_before_the_count_does_not_count(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that ticks once a block: with a decoder beside the next block one more has begun when the count does."""
+    ticks = [0]
+
+    class FakeLane:
+        def __call__(self, decode: Any, latents: torch.Tensor) -> Any:
+            ticks[0] += 1
+            return lambda: torch.zeros(1, 1, 1, 1, 3, dtype=torch.uint8)
+
+    lane: Any = FakeLane()
+    lane.ahead = ahead
+    monkeypatch.setattr(bench_gpu_parts, "now", lambda device: float(ticks[0]))
+    monkeypatch.setattr(bench_gpu_parts, "lane_for", lambda device: lane)
+    model = random_model(SMALL.config, CPU, torch.float32)
+    rollout = random_rollout(model, SMALL, 6, 7, steps=(1000.0,), codec=FakeCodec(), lane=lane)
+    assert streamed(rollout, CPU, 3) == (3 + ahead, 1.0)

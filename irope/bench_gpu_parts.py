@@ -1,0 +1,312 @@
+"""The parts of `irope.bench_gpu`: each measures one thing with random weights and answers in JSON types."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from irope.bench_rollout import (
+    BLOCK,
+    SMALL,
+    STEPS,
+    Geometry,
+    RandomGenerator,
+    count_passes,
+    random_model,
+    random_rollout,
+)
+from irope.bench_statistics import Spread, decile_ratio, drift
+from irope.hand_over import lane_for
+from irope.latency import METHODS, Sweep, bench_switch
+from irope.rollout import Rollout, VideoCodec
+from irope.roofline import Roof, block_flops, frames_per_second, measure_roof, now
+from irope.transformer import CausalWanTransformer
+
+WINDOWS = (6, 21)
+Result = dict[str, Any]
+
+
+class Skipped(Exception):  # noqa: N818 - no error: a part that cannot be measured here
+    """Why a part is left out."""
+
+
+@dataclass
+class Bench:
+    """What the parts share.
+
+    Attributes:
+        blocks: counted blocks of a mode; ``long`` those of the drift.
+        compiled: `CausalWanTransformer.compile_layers` for ``fast``; ``reference`` has an order of its own and is not.
+        roof: from the part ``roof``; the shares of later parts refer to it.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    geometry: Geometry
+    blocks: int = 32
+    long: int = 320
+    matrix: int = 8192
+    windows: Sequence[int] = WINDOWS
+    recached: Sequence[int] = (3, 6, 9, 12, 15, 18, 21, 24)
+    switches: int = 3
+    batch: int = 8
+    compiled: bool = False
+    roof: Roof | None = None
+    codec: VideoCodec | None = None
+    _model: CausalWanTransformer | None = None
+
+    @property
+    def model(self) -> CausalWanTransformer:
+        if self._model is None:
+            self._model = self.build()
+        return self._model
+
+    def build(self) -> CausalWanTransformer:
+        model = random_model(self.geometry.config, self.device, self.dtype)
+        if self.compiled:
+            model.compile_layers((BLOCK,))
+        return model
+
+    def rollout(self, window: int, blocks: int, execution: str = "fast", **options: Any) -> Rollout:
+        return random_rollout(self.model, self.geometry, window, blocks, execution, **options)
+
+    def share(self, seconds: float, window: int) -> float | None:
+        """Part of the roof that a block of one video reaches."""
+        if self.roof is None:
+            return None
+        return self.roof.share(seconds, self.geometry.config, self.geometry.tokens, BLOCK, window)
+
+
+# --- timing -----------------------------------------------------------------------------------------------------------
+
+
+def filling(window: int) -> int:
+    """Blocks until the window is full, and two more that a compiler may still need."""
+    return -(-window // BLOCK) + 2
+
+
+@dataclass(frozen=True)
+class Series:
+    """Seconds of the counted blocks, and of all blocks before them together."""
+
+    warm_up: float
+    seconds: np.ndarray[Any, np.dtype[np.float64]]
+
+    def speed(self, videos: int = 1) -> Result:
+        spread = Spread.of(self.seconds / videos)
+        return {
+            "block_ms": asdict(spread),
+            "fps": frames_per_second(spread.median / 1e3, BLOCK),
+            "blocks": len(self.seconds),
+            "warm_up_s": self.warm_up,
+        }
+
+
+def interleaved(rollouts: Mapping[str, Rollout], device: torch.device, warm_up: int) -> dict[str, Series]:
+    """Run roll-outs of equal length block by block in turn; their first ``warm_up`` blocks are not counted."""
+    running = {name: iter(rollout) for name, rollout in rollouts.items()}
+    taken: dict[str, list[float]] = {name: [] for name in rollouts}
+    for _ in range(next(iter(rollouts.values())).events.blocks):
+        for name, blocks in running.items():
+            start = now(device)
+            next(blocks)
+            taken[name].append(now(device) - start)
+    return {name: Series(sum(found[:warm_up]), np.array(found[warm_up:])) for name, found in taken.items()}
+
+
+def streamed(rollout: Rollout, device: torch.device, warm_up: int) -> tuple[float, float]:
+    """Seconds of the warm-up, and of a block after it, where a block is decoded while the next one is made.
+
+    So the device is waited for at the two ends only, and the first of the counted blocks began before them.
+    """
+    begun = now(device)
+    blocks = rollout.blocks(lambda block: False)
+    for _ in range(warm_up):
+        next(blocks)
+    start = now(device)
+    counted = sum(1 for _ in blocks) - int(lane_for(device).ahead)
+    return start - begun, (now(device) - start) / counted
+
+
+def memory(device: torch.device) -> int | None:
+    """Most bytes that tensors held on the device since the last reset; None on a CPU."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
+
+
+def forget(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+def roof(bench: Bench) -> Result:
+    """Peak rate of a matrix product and of a copy, in this run."""
+    bench.roof = measure_roof(bench.device, bench.dtype, bench.matrix)
+    return {
+        **bench.roof.to_json(),
+        "block_ms": {
+            str(window): 1e3 * bench.roof.block_seconds(bench.geometry.config, bench.geometry.tokens, BLOCK, window)
+            for window in bench.windows
+        },
+        "block_tflop": {
+            str(window): block_flops(bench.geometry.config, bench.geometry.tokens, BLOCK, window) / 1e12
+            for window in bench.windows
+        },
+    }
+
+
+def counts(bench: Bench) -> Result:
+    """Operations, device reads and bytes of a layer in both modes: is the reference honest, is fast lean?"""
+    layers = bench.geometry.config.num_layers
+    return {
+        f"{execution}, window {window}": {
+            "operations": [count.ordinary.operations, count.evicting.operations],
+            "reads": [count.ordinary.reads, count.evicting.reads],
+            "elementwise_gb": [layers * tally.elementwise / 1e9 for tally in (count.ordinary, count.evicting)],
+        }
+        for window in bench.windows
+        for execution in ("reference", "fast")
+        for count in [count_passes(execution, window, bench.geometry)]
+    }
+
+
+def denoise(bench: Bench) -> Result:
+    """Reference against fast, without decoding."""
+    found = {}
+    for window in bench.windows:
+        forget(bench.device)
+        start = filling(window)
+        rollouts = {mode: bench.rollout(window, start + bench.blocks, mode) for mode in ("reference", "fast")}
+        series = interleaved(rollouts, bench.device, start)
+        speeds = {mode: made.speed() for mode, made in series.items()}
+        for mode, speed in speeds.items():
+            speed["roof_share"] = bench.share(speed["block_ms"]["median"] / 1e3, window)
+            speed["cache_bytes"] = rollouts[mode].arena.page_bytes + rollouts[mode].arena.stage_bytes
+        ratio = speeds["reference"]["block_ms"]["median"] / speeds["fast"]["block_ms"]["median"]
+        found[str(window)] = {**speeds, "speed_up": ratio}
+    return found
+
+
+def switch(bench: Bench) -> Result:
+    """KV Flush against KV Recache over R: time beyond an ordinary block, host time, bytes, and the law a R + b R^2.
+
+    Two denoising steps a block, which change nothing of what is measured and fill the windows sooner.
+    """
+    generator = RandomGenerator(bench.model, bench.geometry, STEPS[:2])
+    sweep = Sweep(tuple(bench.recached), repeats=bench.switches, ordinary=2, prompts=("before", "after the switch"))
+    made = bench_switch(generator, sweep)  # type: ignore[arg-type]
+    kept = ("method", "window", "recached", "n", "bytes_written", "bytes_moved", "event_us", "prompt_ms", "cache_ms")
+    clock = "wall" if bench.device.type == "cuda" else "cpu"
+    return {
+        "clock": clock,
+        "rows": [{name: row[name] for name in kept} for row in made["rows"]],
+        "fit": made["fit"][clock],
+        "methods": METHODS,
+    }
+
+
+def vae(bench: Bench) -> Result:
+    """The Wan decoder, from the published way to the fastest; then a roll-out with the best of the exact ones.
+
+    One block is three latent frames of one stream, frames on the host included.
+    """
+    if importlib.util.find_spec("diffusers") is None:
+        raise Skipped("diffusers is not installed")
+    from irope.bench_vae import ladder
+
+    forget(bench.device)
+    steps, best = ladder(bench.device, bench.dtype, bench.geometry, bench.blocks, small=bench.geometry is SMALL)
+    bench.codec = best
+    window = min(bench.windows)
+    start = filling(window)
+    warm_up, whole = streamed(bench.rollout(window, start + bench.blocks, codec=best), bench.device, start)
+    return {
+        "ladder": steps,
+        "end_to_end": {
+            "window": window,
+            "block_ms": 1e3 * whole,
+            "fps": frames_per_second(whole, BLOCK),
+            "blocks": bench.blocks,
+            "warm_up_s": warm_up,
+            "peak_bytes": memory(bench.device),
+        },
+    }
+
+
+def long(bench: Bench) -> Result:
+    """Is a block as dear after four minutes as after five seconds, and does memory stay?"""
+    forget(bench.device)
+    window = min(bench.windows)
+    start = filling(window)
+    taken, peaks = [], []
+    blocks = iter(bench.rollout(window, start + bench.long))
+    for _ in range(start + bench.long):
+        begin = now(bench.device)
+        next(blocks)
+        taken.append(now(bench.device) - begin)
+        peaks.append(memory(bench.device))
+    seconds = np.array(taken[start:])
+    tenth = start + bench.long // 6
+    return {
+        "window": window,
+        "blocks": bench.long,
+        "block_ms": asdict(Spread.of(seconds)),
+        "drift_percent": drift(seconds),
+        "last_tenth_over_first": decile_ratio(seconds),
+        "peak_bytes": {str(tenth): peaks[tenth - 1], str(start + bench.long): peaks[-1]},
+        "per_block_ms": [round(1e3 * value, 3) for value in taken],
+    }
+
+
+def fp8(bench: Bench) -> Result:
+    """Linear layers in FP8, an approximation, against bfloat16; and how far the first clean latents are apart."""
+    from irope.fp8 import quantise_layers
+
+    forget(bench.device)
+    model = bench.build()
+    quantise_layers(model)
+    name = str(bench.dtype).removeprefix("torch.")
+    found: Result = {}
+    for window in bench.windows:
+        start = filling(window)
+        rollouts = {
+            name: bench.rollout(window, start + bench.blocks),
+            "fp8": random_rollout(model, bench.geometry, window, start + bench.blocks),
+        }
+        series = interleaved(rollouts, bench.device, start)
+        found[str(window)] = {mode: made.speed() for mode, made in series.items()}
+    first = [next(iter(r)).latents.float() for r in (bench.rollout(6, 1), random_rollout(model, bench.geometry, 6, 1))]
+    return found | {"relative_error": float((first[1] - first[0]).norm() / first[0].norm())}
+
+
+def batch(bench: Bench) -> Result:
+    """Several videos in lock step, in seconds of one video's block."""
+    forget(bench.device)
+    window = min(bench.windows)
+    start = filling(window)
+    rollout = bench.rollout(window, start + bench.blocks, batch=bench.batch)
+    made = interleaved({"fast": rollout}, bench.device, start)["fast"]
+    speed = made.speed(bench.batch)
+    speed["roof_share"] = bench.share(speed["block_ms"]["median"] / 1e3, window)
+    return {"window": window, "videos": bench.batch, **speed, "peak_bytes": memory(bench.device)}
+
+
+PARTS: dict[str, Callable[[Bench], Result]] = {
+    "roof": roof,
+    "denoise": denoise,
+    "vae": vae,
+    "switch": switch,
+    "long": long,
+    "fp8": fp8,
+    "batch": batch,
+    "counts": counts,
+}
+"""In the order of what matters most, should the time end."""
