@@ -33,8 +33,9 @@ from torch import Tensor
 from irope import kernels, rope
 from irope.memory_pages import best_tokens, weighted_sum
 from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Select, TokenScorer
+from irope.projections import AttentionProjections
 from irope.ring import SlotTable, Turn, runs
-from irope.transformer import AttentionProjections, Store, WanConfig, attention
+from irope.transformer import Store, WanConfig, attention
 
 Probe = Callable[[int, Tensor, Tensor], None]
 """Sees the rotated queries [B, L, N, K] and keys [B, M, N, K] of a layer and takes no part: (layer, queries, keys).

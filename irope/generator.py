@@ -10,6 +10,7 @@ from torch import Tensor
 
 from irope.config import Choice, ConfigError, Settings
 from irope.errors import WeightsError
+from irope.fp8 import quantise_layers
 from irope.model_card import ModelCard, card_from, weights_file
 from irope.rollout import VideoCodec
 from irope.transformer import CausalWanTransformer
@@ -71,7 +72,12 @@ def load_generator(config: Settings) -> Generator:
         ConfigError: a value of ``video.model`` or ``sys.execution`` is not valid.
     """
     execution = Choice(config, "sys.execution").one_of("fast", "reference")
-    return replace(_load(config), execution=execution)
+    made = replace(_load(config), execution=execution)
+    if Choice(config, "video.model.linear").one_of("bfloat16", "fp8") == "fp8":
+        quantise_layers(made.transformer)
+    if compiles(config, made.transformer.device):
+        made.transformer.compile_layers((made.clock.block,))
+    return made
 
 
 def _load(config: Settings) -> Generator:

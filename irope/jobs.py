@@ -353,8 +353,10 @@ def _files(config: Settings) -> FileOptions:
 
 
 def _model_part(config: Settings, card: ModelCard) -> _Part:
-    dtype = str(config["video"]["model"]["dtype"])
-    return _Part.of({"name": card.name, "weights": card.digest, "dtype": dtype})
+    record = {"name": card.name, "weights": card.digest, "dtype": str(config["video"]["model"]["dtype"])}
+    if (linear := Choice(config, "video.model.linear").one_of("bfloat16", "fp8")) != "bfloat16":
+        record["linear"] = linear  # none: the key it always had
+    return _Part.of(record)
 
 
 def _timed(config: Settings, card: ModelCard) -> list[_Timed]:

@@ -30,15 +30,15 @@ from irope.cache import ArenaShape, Probe
 from irope.infinity import PRESETS
 from irope.pointwise import layer_norm
 from irope.policy import CachePlan, CachePolicy, PageId, PolicyError, TokenScorer
+from irope.projections import AttentionProjections, RMSNorm
 from irope.transformer import (
-    AttentionProjections,
     CausalWanTransformer,
     CrossKV,
-    RMSNorm,
     SelfAttention,
     WanBlock,
     WanConfig,
     attention,
+    attention_backends,
     time_sinusoid,
 )
 
@@ -320,8 +320,9 @@ class ReferenceTransformer(nn.Module):
         e_BF6D = model.time_projection(e_BFD).unflatten(-1, (6, config.dim))
         if config.modulation_float32:
             e_BFD, e_BF6D = e_BFD.float(), e_BF6D.float()
-        for layer, block in enumerate(self.blocks):
-            x_BLD = block(x_BLD, e_BF6D, cross[layer], attend, layer)
+        with attention_backends(x_BFCHW.device):
+            for layer, block in enumerate(self.blocks):
+                x_BLD = block(x_BLD, e_BF6D, cross[layer], attend, layer)
         shift, scale = (model.head.modulation[:, None] + e_BFD[:, :, None]).chunk(2, dim=2)
         y = layer_norm(x_BLD, config.eps).unflatten(1, (frames, -1)) * (1 + scale) + shift
         out = model.head.head(y.type_as(x_BLD))

@@ -19,16 +19,20 @@ the float32 of the official Wan code).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from irope.pointwise import gated_sum, norm_modulate, rms_norm
+from irope.fp8 import Linear
+from irope.pointwise import gated_sum, norm_modulate
+from irope.projections import AttentionProjections
 from irope.rope import split_head_dim
 
 
@@ -119,100 +123,18 @@ class Times:
     head: Modulation
 
 
-class RMSNorm(nn.Module):
-    """`rms_norm` over the full width."""
-
-    def __init__(self, dim: int, eps: float) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(dim))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight, self.eps)
-
-
 def attention(q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
     """Unmasked softmax attention with scale 1/sqrt(K); [B, L, N, K] in and out."""
     out = F.scaled_dot_product_attention(q_BLNK.transpose(1, 2), k_BLNK.transpose(1, 2), v_BLNK.transpose(1, 2))
     return out.transpose(1, 2)
 
 
-class AttentionProjections(nn.Module):
-    """q, k, v, o with RMSNorm on q and k over the full width, before the split into heads."""
-
-    def __init__(self, config: WanConfig) -> None:
-        super().__init__()
-        self.head_shape = (config.num_heads, config.head_dim)
-        self.q = nn.Linear(config.dim, config.dim)
-        self.k = nn.Linear(config.dim, config.dim)
-        self.v = nn.Linear(config.dim, config.dim)
-        self.o = nn.Linear(config.dim, config.dim)
-        self.norm_q = RMSNorm(config.dim, config.eps)
-        self.norm_k = RMSNorm(config.dim, config.eps)
-        self._fused: tuple[Tensor, Tensor, Tensor] | None = None  # see `side_by_side`
-
-    def queries(self, x: Tensor) -> Tensor:
-        """[B, tokens in one or two axes, D] -> [B, L, N, K]."""
-        return self.norm_q(self.q(x)).view(len(x), -1, *self.head_shape)
-
-    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        shape = (len(x), -1, *self.head_shape)
-        return self.norm_k(self.k(x)).view(shape), self.v(x).view(shape)
-
-    def project(self, x: Tensor) -> Tensor:
-        """q, k and v before their norms, [B, L, 3, D], in one matrix product."""
-        weight, bias, _ = self.side_by_side()
-        return F.linear(x, weight, bias).view(len(x), -1, 3, weight.shape[1])
-
-    def split(self, y_BL3D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """`queries` and `keys_values` of what `project` gave, in one norm."""
-        norms = self.side_by_side()[2]
-        q, k = rms_norm(y_BL3D[:, :, :2], norms, self.norm_q.eps).unflatten(-1, self.head_shape).unbind(2)
-        return q, k, y_BL3D[:, :, 2].unflatten(-1, self.head_shape)
-
-    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Weight [3D, D] and bias [3D] of q, k and v, and the norms of q and k [2, D]."""
-        if self._fused is not None and not torch.is_grad_enabled():
-            return self._fused
-        q, k, v = self.q, self.k, self.v
-        norms = torch.stack([self.norm_q.weight, self.norm_k.weight])
-        return torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias]), norms
-
-    def output(self, x_BLNK: Tensor) -> Tensor:
-        return self.o(x_BLNK.flatten(2))
-
-    @torch.no_grad()
-    def fuse(self) -> None:
-        """Let the parameters of q, k and v, still under their own names, be parts of one tensor. Costs no memory.
-
-        Training goes on with them one by one. What moves or replaces parameters takes them apart; then fuse again.
-        """
-        parts = (self.q.weight, self.k.weight, self.v.weight), (self.q.bias, self.k.bias, self.v.bias)
-        norms = self.norm_q.weight, self.norm_k.weight
-        if self._fused is not None and all(
-            part.data_ptr() == row.data_ptr() and part.device == row.device
-            for group, rows in zip((*parts, norms), self._rows(), strict=True)
-            for part, row in zip(group, rows, strict=True)
-        ):
-            return
-        with torch.inference_mode(False):  # a tensor made for inference could not be trained any more
-            self._fused = None
-            self._fused = self.side_by_side()
-            for group, rows in zip((*parts, norms), self._rows(), strict=True):
-                for part, row in zip(group, rows, strict=True):
-                    part.data = row
-
-    def _rows(self) -> tuple[tuple[Tensor, ...], ...]:
-        assert self._fused is not None
-        weight, bias, norms = self._fused
-        return weight.chunk(3), bias.chunk(3), norms.unbind()
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> AttentionProjections:
-        self._fused = None
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_fused": None}
+def attention_backends(device: torch.device) -> AbstractContextManager[None]:
+    """On a GPU cuDNN's attention first, then flash; none of them is asked for a mask."""
+    if device.type != "cuda":
+        return nullcontext()
+    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    return sdpa_kernel(order, set_priority=True)
 
 
 class WanBlock(nn.Module):
@@ -226,8 +148,10 @@ class WanBlock(nn.Module):
         self.norm3 = nn.LayerNorm(config.dim, config.eps)
         self.cross_attn = AttentionProjections(config)
         self.ffn = nn.Sequential(
-            nn.Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(config.ffn_dim, config.dim)
+            Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), Linear(config.ffn_dim, config.dim)
         )
+        self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
+        self._compiled_frames: frozenset[int] = frozenset()
 
     def modulated(self, e_BF6D: Tensor) -> Modulation:
         shift1, scale1, gate1, shift2, scale2, gate2 = (self.modulation[:, None] + e_BF6D).unsqueeze(3).unbind(2)
@@ -236,12 +160,28 @@ class WanBlock(nn.Module):
     def forward(
         self, x_BFSD: Tensor, time: Modulation, cross: tuple[Tensor, Tensor], attend: SelfAttention, layer: int
     ) -> Tensor:
-        y_BL3D = self.before_attention(x_BFSD, time)
+        before, after = self.parts(x_BFSD)
+        y_BL3D = before(x_BFSD, time)
         if isinstance(attend, Store):
             attended = attend.attend_projected(layer, y_BL3D, self.self_attn)
         else:
             attended = attend(layer, *self.self_attn.split(y_BL3D))
-        return self.after_attention(x_BFSD, attended, time, cross)
+        return after(x_BFSD, attended, time, cross)
+
+    def parts(self, x_BFSD: Tensor) -> tuple[Callable[..., Tensor], Callable[..., Tensor]]:
+        """What comes before self-attention and what comes after it; compiled where `compile_parts` was told to."""
+        if self._compiled is not None and x_BFSD.shape[1] in self._compiled_frames and not torch.is_grad_enabled():
+            return self._compiled
+        return self.before_attention, self.after_attention
+
+    def compile_parts(self, frames: Collection[int], backend: str | Callable[..., Any]) -> None:
+        """See `CausalWanTransformer.compile_layers`."""
+        compiled = partial(torch.compile, fullgraph=True, dynamic=False, backend=backend)
+        self._compiled_frames = frozenset(frames)
+        self._compiled = (compiled(self.before_attention), compiled(self.after_attention)) if frames else None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_compiled": None}  # a copy's would still be this one's
 
     def before_attention(self, x_BFSD: Tensor, time: Modulation) -> Tensor:
         """q, k and v of self-attention before their norms, [B, L, 3, D]."""
@@ -351,6 +291,16 @@ class CausalWanTransformer(nn.Module):
         for block in () if self.offloaded else self.blocks:
             block.self_attn.fuse()  # type: ignore[operator, union-attr]
 
+    def compile_layers(self, frames: Collection[int] = (3,), backend: str | Callable[..., Any] = "inductor") -> None:
+        """Run what lies around self-attention through ``torch.compile``, for calls of so many latent frames.
+
+        Two functions are compiled, at the first call and for all layers alike; a GPU needs about a minute. Their shapes
+        do not depend on the window, whose keys only self-attention sees: one compilation serves every fill level. Each
+        number of ``frames`` (and each batch) is another one, so a recache runs as it is. No frames: nothing compiled.
+        """
+        for block in self.blocks:
+            block.compile_parts(frames, backend)  # type: ignore[operator]
+
     def forward(self, x_BFCHW: Tensor, t: Tensor | Times, cross: CrossKV, attend: SelfAttention) -> Tensor:
         """Flow v = noise - x0 of F latent frames, [B, F, C, H, W] in the dtype of the model.
 
@@ -364,9 +314,10 @@ class CausalWanTransformer(nn.Module):
         rows, columns = config.grid(*x_BFCHW.shape[-2:])
         times = self.times(t) if isinstance(t, Tensor) else t
         x_BFSD = self._tokens(x_BFCHW)
-        for layer, block in enumerate(self.blocks):
-            with self._here(block):
-                x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], attend, layer)
+        with attention_backends(x_BFSD.device):
+            for layer, block in enumerate(self.blocks):
+                with self._here(block):
+                    x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], attend, layer)
         out = self.head(x_BFSD, times.head)
         # Patch axes (p_t, p_h, p_w, channel) of the last dimension back to pixels; p_t is 1 in every Wan model.
         _, ph, pw = config.patch_size
@@ -382,13 +333,14 @@ class CausalWanTransformer(nn.Module):
         times = self.times(t) if isinstance(t, Tensor) else t
         x_BFSD = self._tokens(x_BFCHW)
         last = len(self.blocks) - 1
-        for layer, block in enumerate(self.blocks):
-            with self._here(block):
-                if layer < last:
-                    x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], write, layer)
-                else:
-                    y_BL3D = block.before_attention(x_BFSD, times.layers[layer])  # type: ignore[operator]
-                    write.store_projected(layer, y_BL3D, block.self_attn)  # type: ignore[arg-type]
+        with attention_backends(x_BFSD.device):
+            for layer, block in enumerate(self.blocks):
+                with self._here(block):
+                    if layer < last:
+                        x_BFSD = block(x_BFSD, times.layers[layer], cross[layer], write, layer)
+                    else:
+                        y_BL3D = block.parts(x_BFSD)[0](x_BFSD, times.layers[layer])  # type: ignore[operator]
+                        write.store_projected(layer, y_BL3D, block.self_attn)  # type: ignore[arg-type]
 
     def offload(self) -> None:
         """Let the weights of all layers wait on the CPU; modulations, which `times` reads, stay with the small rest."""

@@ -2,6 +2,7 @@
 
 irope verify golden DIR      replay the recorded runs in DIR
 irope verify tiny            measure the embedded model on unseen prompts
+irope verify fp8             measure the error of FP8 linear layers
 irope verify faults          kill, starve and confuse workers, and compare with an undisturbed run
 irope verify RUN             make one video below the folder RUN again and compare its frames
 """
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from irope.remake import Remade
 
 SUFFIXES = ("mp4", "mkv", "json")
-CHECKS = ("golden", "tiny", "faults")
+CHECKS = ("golden", "tiny", "fp8", "faults")
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -32,6 +33,10 @@ def run(arguments: Sequence[str]) -> int:
         return _run_folder(arguments)
     if arguments[:1] == ["faults"]:
         return _faults(arguments[1:])
+    if arguments[:1] == ["fp8"]:
+        from irope.cli.verify_fp8 import run as verify_fp8
+
+        return verify_fp8(arguments[1:])
     parser = argparse.ArgumentParser(
         prog="irope verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -48,6 +53,7 @@ def run(arguments: Sequence[str]) -> int:
     tiny.add_argument("--checkpoint", default="stable", help="a packaged checkpoint: stable (default) or base")
     tiny.add_argument("--weights", type=Path, default=None, help="a weights file instead of the packaged one")
     tiny.add_argument("--sheet", type=Path, default=None, help="PNG to draw eight of the videos in, one of each action")
+    checks.add_parser("fp8", help="the error of video.model.linear=fp8 on random weights and the embedded model")
     checks.add_parser("faults", help="real workers under kills, full disks, damaged files, wrong clocks, ...")
     options = parser.parse_args(arguments)
     return _golden(options.folder) if options.check == "golden" else _tiny(options)

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from irope import rope
-from irope.transformer import AttentionProjections, CausalWanTransformer, RMSNorm, Store, WanConfig, attention
+from irope.projections import AttentionProjections, RMSNorm
+from irope.transformer import CausalWanTransformer, Store, WanConfig, attention
 from tests.diffusers_kit import import_diffusers
 
 CONFIG = WanConfig(dim=48, ffn_dim=80, num_heads=2, num_layers=3, in_dim=4, out_dim=4, text_dim=20, freq_dim=32)

@@ -118,7 +118,6 @@ def wan_card(config: Settings) -> ModelCard:
         "tokenizer": digest_of_files([tokenizer_file(files.tokenizer)]),
         "vae": digest_of_files(weight_files(files.vae, "vae")),
         "vae_tiling": Choice(config, "video.model.vae_tiling").flag(),
-        "latents_per_call": Choice(config, "video.model.latents_per_call").integer(1),
         "size": [height, width],
         "geometry": geometry_of(files.geometry) if files.geometry else None,
     }

@@ -73,7 +73,7 @@ class WanCodec:
         if latents_per_call < 1:
             raise ValueError(f"latents_per_call is at least 1, got {latents_per_call}")
         self.vae = vae.eval().requires_grad_(False)
-        if vae.device.type == "cuda":
+        if vae.device.type == "cuda" and runs_on is None:
             _channels_last(vae.decoder)
         self._steady = torch.compile(vae.decoder, dynamic=False) if compiled else vae.decoder
         self.device: torch.device = runs_on or vae.device

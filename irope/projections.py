@@ -1,0 +1,116 @@
+"""The projections of attention: q, k, v and o, with the norms of q and k, as one matrix product where it pays.
+
+Shape letters: B batch, L tokens, D width, N heads, K head dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from irope import fp8
+from irope.fp8 import Linear
+from irope.pointwise import rms_norm
+
+if TYPE_CHECKING:
+    from irope.transformer import WanConfig
+
+
+class RMSNorm(nn.Module):
+    """`rms_norm` over the full width."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return rms_norm(x, self.weight, self.eps)
+
+
+class AttentionProjections(nn.Module):
+    """q, k, v, o with RMSNorm on q and k over the full width, before the split into heads."""
+
+    def __init__(self, config: WanConfig) -> None:
+        super().__init__()
+        self.head_shape = (config.num_heads, config.head_dim)
+        self.q = Linear(config.dim, config.dim)
+        self.k = Linear(config.dim, config.dim)
+        self.v = Linear(config.dim, config.dim)
+        self.o = Linear(config.dim, config.dim)
+        self.norm_q = RMSNorm(config.dim, config.eps)
+        self.norm_k = RMSNorm(config.dim, config.eps)
+        self._fused: tuple[Tensor, Tensor, Tensor] | None = None  # see `side_by_side`
+
+    def queries(self, x: Tensor) -> Tensor:
+        """[B, tokens in one or two axes, D] -> [B, L, N, K]."""
+        return self.norm_q(self.q(x)).view(len(x), -1, *self.head_shape)
+
+    def keys_values(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        shape = (len(x), -1, *self.head_shape)
+        return self.norm_k(self.k(x)).view(shape), self.v(x).view(shape)
+
+    def project(self, x: Tensor) -> Tensor:
+        """q, k and v before their norms, [B, L, 3, D], in one matrix product."""
+        weight, bias, _ = self.side_by_side()
+        parts = [part.quantised for part in (self.q, self.k, self.v) if part.quantised is not None]
+        if len(parts) == 3:
+            values, scales = (torch.cat(part) for part in zip(*parts, strict=True))
+            y = fp8.linear(x, (values, scales), bias)
+        else:
+            y = F.linear(x, weight, bias)
+        return y.view(len(x), -1, 3, weight.shape[1])
+
+    def split(self, y_BL3D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """`queries` and `keys_values` of what `project` gave, in one norm."""
+        norms = self.side_by_side()[2]
+        q, k = rms_norm(y_BL3D[:, :, :2], norms, self.norm_q.eps).unflatten(-1, self.head_shape).unbind(2)
+        return q, k, y_BL3D[:, :, 2].unflatten(-1, self.head_shape)
+
+    def side_by_side(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Weight [3D, D] and bias [3D] of q, k and v, and the norms of q and k [2, D]."""
+        if self._fused is not None and not torch.is_grad_enabled():
+            return self._fused
+        q, k, v = self.q, self.k, self.v
+        norms = torch.stack([self.norm_q.weight, self.norm_k.weight])
+        return torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias]), norms
+
+    def output(self, x_BLNK: Tensor) -> Tensor:
+        return self.o(x_BLNK.flatten(2))
+
+    @torch.no_grad()
+    def fuse(self) -> None:
+        """Let the parameters of q, k and v, still under their own names, be parts of one tensor. Costs no memory.
+
+        Training goes on with them one by one. What moves or replaces parameters takes them apart; then fuse again.
+        """
+        parts = (self.q.weight, self.k.weight, self.v.weight), (self.q.bias, self.k.bias, self.v.bias)
+        norms = self.norm_q.weight, self.norm_k.weight
+        if self._fused is not None and all(
+            part.data_ptr() == row.data_ptr() and part.device == row.device
+            for group, rows in zip((*parts, norms), self._rows(), strict=True)
+            for part, row in zip(group, rows, strict=True)
+        ):
+            return
+        with torch.inference_mode(False):  # a tensor made for inference could not be trained any more
+            self._fused = None
+            self._fused = self.side_by_side()
+            for group, rows in zip((*parts, norms), self._rows(), strict=True):
+                for part, row in zip(group, rows, strict=True):
+                    part.data = row
+
+    def _rows(self) -> tuple[tuple[Tensor, ...], ...]:
+        assert self._fused is not None
+        weight, bias, norms = self._fused
+        return weight.chunk(3), bias.chunk(3), norms.unbind()
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> AttentionProjections:
+        self._fused = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fused": None}
