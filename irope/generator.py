@@ -73,9 +73,12 @@ def load_generator(config: Settings) -> Generator:
     """
     execution = Choice(config, "sys.execution").one_of("fast", "reference")
     made = replace(_load(config), execution=execution)
+    offloaded = made.transformer.offloaded
     if Choice(config, "video.model.linear").one_of("bfloat16", "fp8") == "fp8":
+        if offloaded:
+            raise ConfigError("video.model.linear=fp8 keeps its weights in place; needs video.model.offload=false")
         quantise_layers(made.transformer)
-    if compiles(config, made.transformer.device):
+    if compiles(config, made.transformer.device) and not offloaded:
         made.transformer.compile_layers((made.clock.block,))
     return made
 
