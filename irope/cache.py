@@ -91,7 +91,8 @@ class KVArena(Store):
         self._raw: dict[PageId, Tensor] = {}  # un-rotated keys [layers, B, S, N, K]
         self._spare: list[Tensor] = []  # of dropped pages, for the next copies
         self._token_ids: dict[PageId, Tensor] = {}  # where in the grid selected tokens come from, [layers, B, S]
-        self._spatial_SP = rope.spatial_angles(shape.grid, config.rope_dims)
+        work = torch.complex128 if dtype == torch.float64 else torch.complex64
+        self._spatial_SP = rope.unit(rope.spatial_angles(shape.grid, config.rope_dims), work).to(device)
         self._attended = slice(0)  # tokens
         self._order: tuple[int, ...] = ()  # slots attended, in the order of the plan
         self._own: tuple[int, ...] = ()  # slots of the call's own frames
@@ -258,10 +259,10 @@ class KVArena(Store):
 
     def _phases(self, index: Sequence[int], theta: tuple[float, ...] | None, ids_FS: Tensor | None = None) -> Tensor:
         """cos + i sin of frames at ``index``, complex [F * S, 1 or N, K/2]; ``ids_FS``: places of their tokens."""
-        temporal = rope.temporal_angles(index, self.config.rope_dims[0], theta)
-        cos, sin = rope.join_angles(temporal, self._spatial_SP if ids_FS is None else self._spatial_SP[ids_FS.cpu()])
-        work = torch.float64 if self.dtype == torch.float64 else torch.float32
-        return torch.complex(cos.to(work), sin.to(work)).to(self.device)
+        temporal = rope.unit(rope.temporal_angles(index, self.config.rope_dims[0], theta), self._spatial_SP.dtype)
+        return rope.join_phases(
+            temporal.to(self.device), self._spatial_SP if ids_FS is None else self._spatial_SP[ids_FS]
+        )
 
     def _page_phase(self, page: PageId, turn: Turn) -> Tensor:
         """Phases of a page, broadcastable to [layers, B, S, N, K/2]."""

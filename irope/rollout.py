@@ -261,7 +261,10 @@ class Rollout:
 
     def _draw(self, block: int, step: int) -> Tensor:
         """Noise in the dtype of the model, as the published code draws it."""
-        return self.noise(block, step).to(self.model.device, self.model.dtype)
+        noise, device = self.noise(block, step), self.model.device
+        if device.type == "cuda" and noise.device.type == "cpu":
+            noise = noise.pin_memory()  # else the host would wait here for all that the device has to do
+        return noise.to(device, non_blocking=True).to(self.model.dtype)
 
     def _context(self, op: Context, read: bool) -> None:
         if op.plan is not None:

@@ -82,6 +82,22 @@ def rope_cos_sin(
     return join_angles(temporal_angles(index, dims[0], head_theta), spatial_angles(grid, dims))
 
 
+def unit(angles: Tensor, dtype: torch.dtype) -> Tensor:
+    """cos + i sin of float64 angles, each rounded to float32, in ``dtype`` (complex64 or complex128)."""
+    return torch.complex(angles.cos().float(), angles.sin().float()).to(dtype)
+
+
+def join_phases(temporal_FHP: Tensor, spatial_SP: Tensor) -> Tensor:
+    """`join_angles` for phases that `unit` made, where they are: [F*S, H or 1, P]; ``spatial_SP`` [S, P] or [F, S, P].
+
+    Few numbers decide the temporal part, so they are what is sent to a device; the spatial part stays there.
+    """
+    spatial_FSP = spatial_SP.expand(len(temporal_FHP), *spatial_SP.shape[-2:])
+    tokens, heads = spatial_FSP.shape[1], temporal_FHP.shape[1]
+    parts = [temporal_FHP[:, None].expand(-1, tokens, -1, -1), spatial_FSP[:, :, None].expand(-1, -1, heads, -1)]
+    return torch.cat(parts, dim=-1).flatten(0, 1)
+
+
 def turn(x_BLHD: Tensor, phase: Tensor) -> Tensor:
     """Rotate adjacent channel pairs by ``phase`` = cos + i sin, complex, broadcastable to [B, L, H, P].
 

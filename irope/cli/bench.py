@@ -8,8 +8,8 @@ irope bench score          scoring on one core: frames per second of the embedde
 irope bench score --stock  also subject and background consistency against the stock vbench package (random weights)
 irope bench distortions    what noise, blur, freezing, looping, cuts, ... do to each scorer that needs no download
 
-growth, switch and gpu write a JSON and a table beside it; irope plot FILE.json draws it. irope bench gpu --help has
-options of its own.
+growth, switch and gpu write a JSON (switch and gpu also a table beside it), and irope plot FILE.json draws it. irope
+bench gpu --help has options of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("what", choices=["cpu", "growth", "switch", "gpu", "score", "distortions"])
     parser.add_argument("--seconds", type=float, nargs="+", help="lengths of video (cpu: 60 240 3600; score: 5 240)")
-    parser.add_argument("--repeats", type=int, default=3, help="of the generator's roll-outs")
+    parser.add_argument("--repeats", type=int, default=3, help="roll-outs, or rounds of switches (default: 3)")
     parser.add_argument("--windows", type=int, nargs="+", default=WINDOWS, help="switch: cached latent frames R")
     parser.add_argument(
         "--stock", nargs="*", metavar="DIMENSION", help="score: compare with the stock vbench package (default: two)"

@@ -127,3 +127,13 @@ def test_every_head_may_have_a_base_of_its_own():
     assert not torch.equal(got[:, :, 2, :44], plain[:, :, 2, :44])
     assert torch.equal(got[:, :, 2, 44:], plain[:, :, 2, 44:])  # rows and columns keep theirs
     assert math.isclose(cos[0, 2, 1].item(), math.cos(5 * 500 ** (-2 / 44)), rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("theta", [None, [1e4, 2e4, 5e3]])
+def test_phases_are_the_cosines_and_sines_to_the_bit(theta: list[float] | None) -> None:
+    temporal, spatial = rope.temporal_angles([3, 2**24 + 1], 12, theta), rope.spatial_angles((2, 5), (12, 10, 10))
+    several = torch.stack([spatial, spatial.flip(0)])
+    for place in (spatial, several):
+        cos, sin = rope.join_angles(temporal, place)
+        found = rope.join_phases(rope.unit(temporal, torch.complex64), rope.unit(place, torch.complex64))
+        assert torch.equal(found, torch.complex(cos, sin))
