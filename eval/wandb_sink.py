@@ -132,6 +132,7 @@ def _by_process(runs: Sequence[Content], folder: Path, online: bool, connect: fl
     try:
         for run in runs:
             if not ours.poll(silence):
+                child.kill()
                 raise ClientError(f"nothing heard from the client for {silence:.0f} s")
             try:
                 problem, place = ours.recv()

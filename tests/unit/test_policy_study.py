@@ -205,11 +205,12 @@ def test_the_study_runs_continues_and_reports(weights: Path, tmp_path: Path, cap
     assert [a == b for a, b in zip(times, now, strict=True)] == [i != 3 for i in range(14)]
     assert main(["table", *words]) == 0
     assert "The policy study of the embedded model" in capsys.readouterr().out
-    assert main(["plot", *words, "--out", "pictures"]) == 0
-    assert len(list((tmp_path / "pictures").glob("*.png"))) == 4
+    assert main(["plot", *words, "--out", "pictures", "--format", "svg"]) == 0
+    assert len(list((tmp_path / "pictures").glob("*.svg"))) == 4
 
 
-def test_two_shells_share_the_cells(weights: Path, tmp_path: Path) -> None:
+def test_two_shells_share_the_cells(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("irope.policy_study._WAIT", 0.05)
     jobs, _ = plan(settings("smoke"), "random", weights, tmp_path)
     jobs, made, said = jobs[:5], [], []
     other = Claims(tmp_path).take(jobs[1].key)
