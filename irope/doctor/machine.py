@@ -12,6 +12,7 @@ from pathlib import Path
 from irope.config import Settings
 from irope.doctor.finding import IN_PROCESS, Finding, State, imported, installed, public, uses_system, uses_wan
 from irope.doctor.needs import lacking_parts
+from irope.policy import CachePolicy
 
 GIB = 2**30
 
@@ -67,7 +68,7 @@ def fits(config: Settings, free: int) -> list[Finding]:
     if model["config"]:
         return []
     policy = policy_from(config)
-    need = device_bytes(policy.capacity(3), policy.window, 2 if model["dtype"] == "bfloat16" else 4)
+    need = device_bytes(*cache_frames(policy), 2 if model["dtype"] == "bfloat16" else 4)
     encoder = model["text_encoder_device"] == "auto"
     most = max(need["generation"], need["text encoder"] if encoder else 0)
     model_size, encoder_size = (f"{need[part] / 1e9:.1f} GB" for part in ("generation", "text encoder"))
@@ -89,14 +90,24 @@ CROSS_VALUES = 512 * 1536 * 2 * 30
 """Keys and values of a prompt."""
 
 
-def device_bytes(pages: int, window: int, item: int = 2) -> dict[str, int]:
+def cache_frames(policy: CachePolicy, block: int = 3) -> tuple[int, int]:
+    """Latent frames that the cache has room for, and those whose un-rotated keys it keeps as well, those of the sink.
+
+    Where several blocks are denoised together there is room for them beside what is held.
+    """
+    together = len(policy.steps or ()) * block if policy.schedule == "rolling_window" else 0
+    return policy.capacity(block) + together, policy.sink
+
+
+def device_bytes(frames: int, copies: int, item: int = 2) -> dict[str, int]:
     """What the 1.3B model at 832x480 keeps on the device, by arithmetic.
 
     Args:
-        pages: latent frames that the cache holds; ``window``: that are attended, from a rotated copy.
+        frames, copies: see `cache_frames`.
         item: bytes of a number.
     """
-    model = PARAMETERS["transformer"] + PARAMETERS["vae"] + CROSS_VALUES + (pages + window) * FRAME_VALUES
+    cache = frames * FRAME_VALUES + copies * FRAME_VALUES // 2
+    model = PARAMETERS["transformer"] + PARAMETERS["vae"] + CROSS_VALUES + cache
     return {"generation": model * item, "text encoder": PARAMETERS["text encoder"] * item}
 
 
