@@ -19,7 +19,7 @@ from irope.sampler import Sampler
 from irope.script import Clock, PromptScript, TimedSegment, Timeline
 from irope.systems import Found, ImpossibleError, System, make_system, place_from
 
-RECORD = 1
+RECORD = 2
 """Version of what a key stands for; raised when the same configuration would give other frames."""
 
 T = TypeVar("T")

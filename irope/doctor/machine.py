@@ -13,6 +13,7 @@ from irope.config import Settings
 from irope.doctor.finding import IN_PROCESS, Finding, State, imported, installed, public, uses_system, uses_wan
 from irope.doctor.needs import lacking_parts
 from irope.models.wan.card import GEOMETRY, STRIDE, TEXT_LEN, size_of
+from irope.policy import CachePolicy
 
 GIB = 2**30
 
@@ -71,7 +72,7 @@ def fits(config: Settings, free: int) -> list[Finding]:
     item = 2 if model["dtype"] == "bfloat16" else 4
 
     def needed(offload: bool) -> dict[str, int]:
-        return device_bytes(policy.capacity(3), policy.window, item, *size_of(config), offload=offload)
+        return device_bytes(*cache_frames(policy), item, *size_of(config), offload=offload)
 
     need = needed(model["offload"])
     encoder = model["text_encoder_device"] == "auto"
@@ -101,18 +102,28 @@ def frame_values(height: int, width: int) -> int:
     return (height // STRIDE) * (width // STRIDE) * TOKEN_VALUES
 
 
+def cache_frames(policy: CachePolicy, block: int = 3) -> tuple[int, int]:
+    """Latent frames that the cache has room for, and those whose un-rotated keys it keeps as well, those of the sink.
+
+    Where several blocks are denoised together there is room for them beside what is held.
+    """
+    together = len(policy.steps or ()) * block if policy.schedule == "rolling_window" else 0
+    return policy.capacity(block) + together, policy.sink
+
+
 def device_bytes(
-    pages: int, window: int, item: int = 2, height: int = 480, width: int = 832, offload: bool = False
+    frames: int, copies: int, item: int = 2, height: int = 480, width: int = 832, offload: bool = False
 ) -> dict[str, int]:
     """What the 1.3B model keeps on the device, by arithmetic.
 
     Args:
-        pages: latent frames that the cache holds; ``window``: that are attended, from a rotated copy.
+        frames, copies: see `cache_frames`.
         item: bytes of a number.
         height, width: of the video in pixels.
         offload: the weights of generator and VAE are not among it.
     """
-    cache = TEXT_LEN * TOKEN_VALUES + (pages + window) * frame_values(height, width)
+    frame = frame_values(height, width)
+    cache = TEXT_LEN * TOKEN_VALUES + frames * frame + copies * frame // 2
     weights = 0 if offload else PARAMETERS["transformer"] + PARAMETERS["vae"]
     return {"generation": (weights + cache) * item, "text encoder": PARAMETERS["text encoder"] * item}
 

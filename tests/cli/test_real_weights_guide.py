@@ -12,7 +12,7 @@ import pytest
 from irope.cli.main import VERBS
 from irope.cli.weights import needed
 from irope.config import load
-from irope.doctor.machine import PARAMETERS, device_bytes
+from irope.doctor.machine import PARAMETERS, cache_frames, device_bytes
 from irope.experiment import experiment_from
 from irope.jobs import jobs_from
 from irope.methods import method_values
@@ -81,23 +81,23 @@ def test_what_is_installed_exists():
 
 def test_memory_is_what_doctor_computes():
     rows = re.findall(r"^\| (`.*?) \| (\d+), (\d+) \| ([\d.]+) \|$", GUIDE, re.M)
-    assert len(rows) == 4
-    for methods, held, attended, size in rows:
-        assert device_bytes(int(held), int(attended))["generation"] / 1e9 == pytest.approx(float(size), abs=0.05)
+    assert len(rows) == 6
+    for methods, frames, copies, size in rows:
+        assert device_bytes(int(frames), int(copies))["generation"] / 1e9 == pytest.approx(float(size), abs=0.05)
         for name in re.findall(r"`(\w+)`", methods):
             settings = dict(method_values(name)["policy"])
             policy = make_policy(settings.pop("name"), settings)
-            assert (policy.capacity(3), policy.window) == (int(held), int(attended)), name
-    assert device_bytes(6, 6)["text encoder"] / 1e9 == pytest.approx(11.4, abs=0.05)
-    per_frame = device_bytes(7, 7)["generation"] - device_bytes(6, 6)["generation"]
+            assert cache_frames(policy) == (int(frames), int(copies)), name
+    assert device_bytes(6, 0)["text encoder"] / 1e9 == pytest.approx(11.4, abs=0.05)
+    per_frame = device_bytes(7, 0)["generation"] - device_bytes(6, 0)["generation"]
     assert f"{per_frame / 1e9:.2g} GB a latent frame" in GUIDE
 
 
 def test_what_offloading_saves_is_computed():
     weights = 2 * (PARAMETERS["transformer"] + PARAMETERS["vae"])
     assert f"{weights / 1e9:.1f} GB, all of generator and VAE" in GUIDE
-    for method, held in (("infinity_rope", 6), ("self_forcing_w21", 21)):
-        left = device_bytes(held, held, offload=True)["generation"] / 1e9
+    for method, held, copies in (("infinity_rope", 6, 1), ("self_forcing_w21", 21, 0)):
+        left = device_bytes(held, copies, offload=True)["generation"] / 1e9
         assert re.search(rf"`{method}`( keeps)? {left:.1f} GB", GUIDE)
     features = 1.9e9  # see irope.models.wan.vae.WanCodec
     moved = 5 * 2 * PARAMETERS["transformer"] + 2 * features  # five calls a block; the VAE's weights are 3 % of that

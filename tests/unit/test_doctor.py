@@ -100,10 +100,10 @@ def test_memory_is_that_of_the_specification():
     assert prompt == pytest.approx(94e6, rel=1e-2)
     layer = 4 * 4096 * 4096 + 3 * 4096 * 10240 + 32 * 64 + 2 * 4096  # q k v o, gated FFN, relative bias, two norms
     assert machine.PARAMETERS["text encoder"] == 256384 * 4096 + 24 * layer + 4096
-    size = machine.device_bytes(pages=6, window=6)
+    size = machine.device_bytes(frames=6, copies=1)
     assert size["text encoder"] == pytest.approx(11.4e9, rel=5e-3)
-    assert size["generation"] == pytest.approx(2 * (1.419e9 + 0.127e9) + 94e6 + 12 * 287.5e6, rel=1e-3)
-    assert machine.device_bytes(6, 6, item=4)["generation"] == 2 * size["generation"]
+    assert size["generation"] == pytest.approx(2 * (1.419e9 + 0.127e9) + 94e6 + 6.5 * 287.5e6, rel=1e-3)
+    assert machine.device_bytes(6, 1, item=4)["generation"] == 2 * size["generation"]
 
 
 def test_a_gpu_that_is_too_small_for_the_text_encoder_is_told_so(wan, monkeypatch):
@@ -112,14 +112,14 @@ def test_a_gpu_that_is_too_small_for_the_text_encoder_is_told_so(wan, monkeypatc
     gpu_of(10.3, monkeypatch)
     small = machine.gpu(wan)[1]
     assert (small.state, small.mend) == ("bad", "video.model.text_encoder_device=cpu")
-    assert "computed: 10.1 GB for model and cache, before that 11.4 GB for the text encoder" in small.what
+    assert "computed: 7.1 GB for model and cache, before that 11.4 GB for the text encoder" in small.what
     assert machine.gpu(patched(wan, "video.model.text_encoder_device", "cpu"))[1].state == "ok"
-    gpu_of(8, monkeypatch)
+    gpu_of(6, monkeypatch)
     assert machine.gpu(wan)[1].mend == "video.model.offload=true"
     offloaded = patched(patched(wan, "video.model.offload", True), "video.model.text_encoder_device", "cpu")
     assert machine.gpu(offloaded)[1].state == "ok"
-    assert "computed: 7.0 GB for the cache" in machine.gpu(offloaded)[1].what  # 10.1 GB without 1.55e9 weights
-    gpu_of(6, monkeypatch)
+    assert "computed: 4.0 GB for the cache" in machine.gpu(offloaded)[1].what  # 7.1 GB without 1.55e9 weights
+    gpu_of(3, monkeypatch)
     assert machine.gpu(wan)[1].mend == "video.method.policy.window=6"
 
 
@@ -130,8 +130,8 @@ def test_memory_is_that_of_the_configured_size(wan, monkeypatch):
     larger = patched(patched(on_cpu, "video.model.height", 720), "video.model.width", 1280)
     found = machine.gpu(larger)[1]
     assert found.state == "bad"
-    # (720 / 16) x (1280 / 16) = 3600 tokens a latent frame, 12 latent frames held and as many attended
-    frames = 2 * 24 * 3600 * 1536 * 2 * 30
+    # (720 / 16) x (1280 / 16) = 3600 tokens a latent frame, 12 latent frames held, keys of a sink of 3 twice
+    frames = 2 * 13.5 * 3600 * 1536 * 2 * 30
     weights = machine.device_bytes(0, 0)["generation"]
     assert f"computed: {(weights + frames) / 1e9:.1f} GB for model and cache" in found.what
 

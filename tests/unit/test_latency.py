@@ -83,7 +83,7 @@ def test_bytes_are_those_that_change_in_the_cache(monkeypatch: pytest.MonkeyPatc
     script = Script(6, {5: SWITCH})
     measure_pair({m: watch(m, timed(m, 9, script)) for m in METHODS}, 6, 2)
     # A flush turns the sink's keys, as every block does, and brings two pages at most beside the others.
-    assert changed["flush"] <= [2, 2]
+    assert max(changed["flush"]) <= 2
     assert changed["recache"] == [8, 8]  # keys and values of window - sink frames
 
 
