@@ -36,8 +36,8 @@ def small(weights: Path, tmp_path: Path) -> list[str]:
 
 
 def state(folder: Path) -> dict[str, bytes]:
-    """Every file of a results folder that is there to stay."""
-    files = [file for file in folder.rglob("*") if file.is_file()]
+    """Every file of a results folder that is there to stay; a kill may leave a `.part` that nobody reads."""
+    files = [file for file in folder.rglob("*") if file.is_file() and file.suffix != ".part"]
     kept = [file for file in files if not any(part.startswith(".") for part in file.relative_to(folder).parts)]
     return {str(file.relative_to(folder)): file.read_bytes() for file in kept}
 
