@@ -21,12 +21,15 @@ try:
 except ImportError:  # an optional package: a CPU, or a torch built without it
     triton = None
 
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton makes kernels that a CPU carries out; it, too, looks when a kernel is made, which is now."""
+
 
 @cache
 def usable(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether the kernels run there: on a GPU, or on a CPU where Triton interprets them (``TRITON_INTERPRET=1``)."""
     known = dtype in (torch.bfloat16, torch.float32)
-    return triton is not None and known and (device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1")
+    return triton is not None and known and (device.type == "cuda" or INTERPRETED)
 
 
 if triton is not None:
