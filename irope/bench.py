@@ -189,7 +189,7 @@ class BenchReport:
                 ),
             ]
         growth = f"grows {self.resident_growth / MIB:+.2f} MiB per 1,000 blocks"
-        cache_bytes = f"pages {self.page_bytes:,} bytes, rotated window {self.stage_bytes:,} bytes"
+        cache_bytes = f"pages {self.page_bytes:,} bytes, besides {self.stage_bytes:,} bytes of keys not rotated"
         rows += [
             ("resident memory", f"{self.resident_peak / MIB:.0f} MiB", growth),
             ("cache", f"{(self.page_bytes + self.stage_bytes) / MIB:.2f} MiB", cache_bytes),

@@ -142,9 +142,11 @@ class KVArena(Store):
 
     def keep(self, pages: Iterable[PageId]) -> None:
         """Drop every page that is not among ``pages``. Costs nothing on the device."""
-        kept = set(pages)
-        for page in [page for page in self.pages if page not in kept]:
-            self._drop(page)
+        self.table.keep(set(pages))
+        for page in self._raw.keys() - self.pages.keys():
+            self._spare.append(self._raw.pop(page))
+        for page in self._token_ids.keys() - self.pages.keys():
+            del self._token_ids[page]
 
     def clear(self) -> None:
         self.keep(())

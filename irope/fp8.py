@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from irope import kernels
+
 E4M3 = torch.float8_e4m3fn
 LARGEST = torch.finfo(E4M3).max  # 448
 
@@ -22,7 +24,12 @@ Quantised = tuple[Tensor, Tensor]
 
 
 def quantise(x: Tensor) -> Quantised:
-    """Scale every row so that its largest value is the largest that e4m3 has, and round."""
+    """Scale every row so that its largest value is the largest that e4m3 has, and round.
+
+    One kernel where there is one. A compiler joins it with what makes the rows: norm and modulation, or GELU.
+    """
+    if not torch.compiler.is_compiling() and kernels.usable(x.device, x.dtype):
+        return kernels.quantise_rows(x)
     wide = x.float()
     scale = wide.abs().amax(dim=1, keepdim=True).clamp_min(1e-12) / LARGEST
     return (wide / scale).to(E4M3), scale
@@ -39,10 +46,20 @@ def linear(x: Tensor, weight: Quantised, bias: Tensor) -> Tensor:
     return y.unflatten(0, x.shape[:-1])
 
 
-class Linear(nn.Linear):
-    """A linear layer that can be quantised; its parameters stay, under their names and as they were."""
+class Quantisable(nn.Module):
+    """A module whose weight can be quantised beside its parameters, which stay, under their names and as they were."""
 
     quantised: Quantised | None = None
+
+    def quantise(self) -> None:
+        raise NotImplementedError
+
+
+class Linear(nn.Linear, Quantisable):
+    """A linear layer that can be quantised."""
+
+    def quantise(self) -> None:
+        self.quantised = quantise(self.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.quantised is None else linear(x, self.quantised, self.bias)
@@ -50,16 +67,15 @@ class Linear(nn.Linear):
 
 @torch.no_grad()
 def quantise_layers(model: nn.Module) -> None:
-    """Quantise every `Linear` of a model, and what its attention has side by side, where the model is now."""
-    for layer in _quantisable(model):
-        layer.quantised = quantise(layer.weight)
+    """Quantise what can be of a model, where it is now; a module comes after its parts, whose rows it may join."""
+    for module in reversed(list(_quantisable(model))):
+        module.quantise()
 
 
-@torch.no_grad()
 def restore_layers(model: nn.Module) -> None:
-    for layer in _quantisable(model):
-        layer.quantised = None
+    for module in _quantisable(model):
+        module.quantised = None
 
 
-def _quantisable(model: nn.Module) -> Iterator[Linear]:
-    return (module for module in model.modules() if isinstance(module, Linear))
+def _quantisable(model: nn.Module) -> Iterator[Quantisable]:
+    return (module for module in model.modules() if isinstance(module, Quantisable))

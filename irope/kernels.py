@@ -116,6 +116,17 @@ if triton is not None:
         change = change.to(value.dtype).to(tl.float32)
         tl.store(out + row + channel, (value.to(tl.float32) + change).to(value.dtype), mask=inside)
 
+    @triton.jit
+    def _quantise_rows(x, values, scales, width, largest, block: tl.constexpr):  # type: ignore[no-untyped-def]
+        """One row: its scale, and what is left, in e4m3."""
+        row = tl.program_id(0).to(tl.int64)
+        column = tl.arange(0, block)
+        inside = column < width
+        wide = tl.load(x + row * width + column, mask=inside, other=0.0).to(tl.float32)
+        scale = tl.math.div_rn(tl.maximum(tl.max(tl.abs(wide), axis=0), 1e-12), largest)
+        tl.store(values + row * width + column, tl.math.div_rn(wide, scale).to(tl.float8e4nv), mask=inside)
+        tl.store(scales + row, scale)
+
 
 def norm_turn_store(
     y_BL3D: Tensor, norms_2D: Tensor, eps: float, phase: Tensor, slots_F: Tensor, keys_BMNK: Tensor, values_BMNK: Tensor
@@ -163,6 +174,18 @@ def gated_sum(x_BFSD: Tensor, y_BFSD: Tensor, gate: Tensor) -> Tensor:
         block=_power_of_two(x_BFSD.shape[-1]), num_warps=4,
     )  # fmt: skip
     return out
+
+
+def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """e4m3 values of [rows, columns] and the scale of every row, float32 [rows, 1]; see `irope.fp8.quantise`."""
+    x = x.contiguous()
+    rows, width = x.shape
+    values = torch.empty_like(x, dtype=torch.float8_e4m3fn)
+    scales = x.new_empty(rows, 1, dtype=torch.float32)
+    _quantise_rows[(rows,)](
+        x, values, scales, width, torch.finfo(values.dtype).max, block=_power_of_two(width), num_warps=8
+    )
+    return values, scales
 
 
 def _sizes(x_BFSD: Tensor, modulation: Tensor) -> tuple[int, ...]:

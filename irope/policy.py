@@ -69,7 +69,8 @@ class CacheView:
     @property
     def frames(self) -> tuple[int, ...]:
         """Cached latent frames older than the block, from old to new (a frame of the block itself is overwritten)."""
-        return tuple(page.id for page in self.pages if isinstance(page.id, int) and page.id < self.block[0])
+        start = self.block[0]
+        return tuple([page.id for page in self.pages if isinstance(page.id, int) and page.id < start])
 
 
 @dataclass(frozen=True)

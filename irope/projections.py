@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from irope import fp8
-from irope.fp8 import Linear
+from irope.fp8 import Linear, Quantisable
 from irope.pointwise import rms_norm
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-class AttentionProjections(nn.Module):
+class AttentionProjections(Quantisable):
     """q, k, v, o with RMSNorm on q and k over the full width, before the split into heads."""
 
     def __init__(self, config: WanConfig) -> None:
@@ -57,12 +57,7 @@ class AttentionProjections(nn.Module):
     def project(self, x: Tensor) -> Tensor:
         """q, k and v before their norms, [B, L, 3, D], in one matrix product."""
         weight, bias, _ = self.side_by_side()
-        parts = [part.quantised for part in (self.q, self.k, self.v) if part.quantised is not None]
-        if len(parts) == 3:
-            values, scales = (torch.cat(part) for part in zip(*parts, strict=True))
-            y = fp8.linear(x, (values, scales), bias)
-        else:
-            y = F.linear(x, weight, bias)
+        y = F.linear(x, weight, bias) if self.quantised is None else fp8.linear(x, self.quantised, bias)
         return y.view(len(x), -1, 3, weight.shape[1])
 
     def split(self, y_BL3D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -81,6 +76,13 @@ class AttentionProjections(nn.Module):
 
     def output(self, x_BLNK: Tensor) -> Tensor:
         return self.o(x_BLNK.flatten(2))
+
+    def quantise(self) -> None:
+        """Rows of q, k and v side by side; each of the three has its part of them."""
+        parts = (self.q, self.k, self.v)
+        self.quantised = fp8.quantise(torch.cat([part.weight for part in parts]))
+        for part, values, scales in zip(parts, *(rows.chunk(3) for rows in self.quantised), strict=True):
+            part.quantised = values, scales
 
     @torch.no_grad()
     def fuse(self) -> None:

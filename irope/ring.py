@@ -7,7 +7,7 @@ must lie in one range of slots; the order within it does not matter. Tensors liv
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -78,6 +78,12 @@ class SlotTable:
         del self.pages[page]
         for slot in self.slots.pop(page):
             del self.turns[slot]
+
+    def keep(self, pages: Collection[PageId]) -> None:
+        """Forget all other pages, in a time that hardly depends on how many they are."""
+        self.pages = {page: entry for page, entry in self.pages.items() if page in pages}
+        self.slots = {page: self.slots[page] for page in self.pages}
+        self.turns = {slot: self.turns[slot] for slots in self.slots.values() for slot in slots}
 
     def free(self) -> int:
         """The lowest slot that holds nothing."""

@@ -8,8 +8,8 @@ irope bench score          scoring on one core: frames per second of the embedde
 irope bench score --stock  also subject and background consistency against the stock vbench package (random weights)
 irope bench distortions    what noise, blur, freezing, looping, cuts, ... do to each scorer that needs no download
 
-growth, switch and gpu write a JSON (switch and gpu also a table beside it), and irope plot FILE.json draws it. irope
-bench gpu --help has options of its own.
+Each writes a JSON and its table beside it (--out; default: results/reports). irope plot FILE.json draws those of cpu,
+growth, switch and gpu. irope bench gpu --help has options of its own.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Any
 
 PROMPT = "a red circle moving left over a navy plain background"
 AFTER = "a red circle moving up over a navy plain background"
-REPORTS = Path("results/reports")
 WINDOWS = (3, 6, 9, 12, 15, 18, 21, 24)
 
 
@@ -43,7 +42,7 @@ def run(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--clips", type=int, default=8, help="distortions: clips of each set")
     parser.add_argument("--frames", type=int, default=48, help="score --stock: frames of the 832x480 video")
-    parser.add_argument("--json", type=Path, default=None, help="also write the report here")
+    parser.add_argument("--out", type=Path, help="JSON; the table goes beside it as .md (default: results/reports)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides (method, model, protocol)")
     options = parser.parse_intermixed_args(arguments)
     if options.what == "distortions":
@@ -58,38 +57,28 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run_cpu(options: argparse.Namespace) -> int:
-    import json
-
-    from rich.console import Console
-    from rich.table import Table
-
     from irope.bench import bench_cpu
+    from irope.cli.bench_report import named, show_and_write
     from irope.config import load, policy_from
     from irope.errors import UserError
     from irope.generator import load_generator
-    from irope.provenance import write_json_atomic
 
-    growth = options.what == "growth"
     config = load([*options.overrides, "sys.device=cpu"])
-    lengths = options.seconds or ([5, 60, 240] if growth else [60, 240, 3600])
+    lengths = options.seconds or ([5, 60, 240] if options.what == "growth" else [60, 240, 3600])
     try:
         report = bench_cpu(load_generator(config), PROMPT, policy_from(config), lengths, options.repeats)
     except ValueError as error:
         if isinstance(error, UserError):
             raise
         raise UserError(str(error)) from error
-    table = Table("what", "value", "how it was taken", title="one core, one thread", title_justify="left")
-    for row in report.to_table():
-        table.add_row(*row)
-    Console().print(table)
-    path = options.json or (_named("growth-cpu") if growth else None)
-    if path:
-        write_json_atomic(path, json.loads(json.dumps(report.to_json())))
-        print(f"written to {path}; draw it: irope plot {path}")
+    path = options.out or named(f"{options.what}-cpu")
+    show_and_write(path, "one core, one thread", report.to_table(), report.to_json())
+    print(f"draw it: irope plot {path}")
     return 0
 
 
 def _run_switch(options: argparse.Namespace) -> int:
+    from irope.cli.bench_report import named
     from irope.config import load
     from irope.generator import load_generator
     from irope.latency import Sweep, bench_switch
@@ -102,13 +91,9 @@ def _run_switch(options: argparse.Namespace) -> int:
     made = bench_switch(generator, sweep, lambda line: print(line, flush=True))
     words = " ".join(["irope bench switch", f"--repeats {options.repeats}", *options.overrides])
     made |= {"command": words, "date": datetime.now(UTC).isoformat(timespec="seconds")}
-    path = options.json or _named(f"switch-{made['environment']['device']['type']}")
+    path = options.out or named(f"switch-{made['environment']['device']['type']}")
     table = path.with_suffix(".md")
     write_json_atomic(path, made)
     write_atomic(table, as_markdown(made).encode())
     print(f"{table.read_text(encoding='utf-8')}\nwritten to {path}; draw it: irope plot {path}")
     return 0
-
-
-def _named(what: str) -> Path:
-    return REPORTS / f"bench-{what}-{datetime.now(UTC):%Y-%m-%d}.json"

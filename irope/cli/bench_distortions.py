@@ -19,7 +19,7 @@ def run_distortions(options: argparse.Namespace) -> int:
     if options.clips < 2:
         raise UserError(f"--clips {options.clips}: at least 2 clips are needed, 8 for intervals")
     torch.set_num_threads(1)
-    stem = options.json or Path(f"results/reports/distortions-{datetime.now(UTC):%Y-%m-%d}.json")
+    stem = options.out or Path(f"results/reports/distortions-{datetime.now(UTC):%Y-%m-%d}.json")
     effects = validate(options.clips, report=lambda line: print(line, file=sys.stderr, flush=True))
     command = f"irope bench distortions --clips {options.clips}"
     written = write(effects, options.clips, command, stem.with_suffix(""), stem.with_suffix(".svg"))

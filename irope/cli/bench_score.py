@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-
-from irope.cli.wide import wide_console
+from irope.cli.bench_report import named, show_and_write
 
 if TYPE_CHECKING:
     from eval.bench import Versus
@@ -30,28 +27,22 @@ def run_score(options: argparse.Namespace) -> int:
     from irope.bench import load_average
     from irope.config import load
     from irope.generator import device_from
-    from irope.provenance import environment, write_json_atomic
+    from irope.provenance import environment
 
     torch.set_num_threads(1)
     config = load(options.overrides)
     plan = plan_from(config, Path("unused"), "cpu")
     runtime = replace(plan.runtime, device=str(device_from(config)))
     load_before = load_average()
-    table = Table(
-        "what",
-        "value",
-        "how it was taken",
-        title=TITLE,
-        title_justify="left",
-    )
+    rows: list[tuple[str, str, str]] = []
     speeds = list(embedded_speed(plan, {"64x64": 640, "832x480": 96}))
     for speed in speeds:
         how = f"{speed.frames} frames in {speed.cpu_seconds:.1f} s of CPU time, {speed.wall_seconds:.1f} s wall"
-        table.add_row(f"{speed.what}, {speed.size}", f"{speed.frames_per_second:.0f} frames/s", how)
+        rows.append((f"{speed.what}, {speed.size}", f"{speed.frames_per_second:.0f} frames/s", how))
     peaks = list(memory(options.seconds or [5, 240], plan.name))
     for peak in peaks:
-        table.add_row(
-            f"peak memory, {peak.seconds:g} s", f"{peak.peak / 2**20:.0f} MiB", f"{peak.frames} frames, 64x64"
+        rows.append(
+            (f"peak memory, {peak.seconds:g} s", f"{peak.peak / 2**20:.0f} MiB", f"{peak.frames} frames, 64x64")
         )
     stock = []
     for processes in (1, os.cpu_count() or 1) if options.stock is not None and runtime.device == "cpu" else (1,):
@@ -61,21 +52,19 @@ def run_score(options: argparse.Namespace) -> int:
             WEIGHTS, options.stock or FEATURES, frames=options.frames, processes=processes, runtime=runtime
         )
         stock.append(versus)
-        table.add_row(*_row(versus, runtime.precision))
+        rows.append(_row(versus, runtime.precision))
     for name, difference in stock[0].differences.items() if stock else ():
-        table.add_row(f"  {name}", f"{difference:.1e}", "difference of the scores, random weights of the right shapes")
-    wide_console().print(table)
-    if options.json:
-        report = {
-            "speeds": [asdict(speed) | {"frames_per_second": speed.frames_per_second} for speed in speeds],
-            "memory": [asdict(peak) for peak in peaks],
-            "stock": [asdict(versus) | {"speedup": versus.speedup} for versus in stock],
-            "date": datetime.now(UTC).isoformat(timespec="seconds"),
-            "load_before": load_before,
-            "environment": environment(runtime.device),
-        }
-        write_json_atomic(options.json, json.loads(json.dumps(report)))
-        print(f"written to {options.json}")
+        rows.append((f"  {name}", f"{difference:.1e}", "difference of the scores, random weights of the right shapes"))
+    report = {
+        "kind": "bench_score",
+        "speeds": [asdict(speed) | {"frames_per_second": speed.frames_per_second} for speed in speeds],
+        "memory": [asdict(peak) for peak in peaks],
+        "stock": [asdict(versus) | {"speedup": versus.speedup} for versus in stock],
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_before": load_before,
+        "environment": environment(runtime.device),
+    }
+    show_and_write(options.out or named(f"score-{runtime.device}"), TITLE, rows, report)
     return 0
 
 

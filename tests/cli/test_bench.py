@@ -16,7 +16,7 @@ def drawn(path: Path) -> list[str]:
 
 def test_switch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "switch.json"
-    assert main(["bench", "switch", "--windows", "3", "6", "9", "--repeats", "1", "--json", str(path)]) == 0
+    assert main(["bench", "switch", "--windows", "3", "6", "9", "--repeats", "1", "--out", str(path)]) == 0
     report = json.loads(path.read_text())
     flush = [row for row in report["rows"] if row["method"] == "flush"]
     assert [(row["bytes_written"], row["bytes_moved"], row["forwards"]) for row in flush] == [(0, 0, 0)] * 3
@@ -25,11 +25,14 @@ def test_switch(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert drawn(path) == ["latency.csv", "latency.svg", "plots.md"]
 
 
-def test_growth(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("what", ["cpu", "growth"])
+def test_cost_along_a_video(what: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "growth.json"
-    assert main(["bench", "growth", "--seconds", "5", "--repeats", "1", "--json", str(path)]) == 0
+    assert main(["bench", what, "--seconds", "5", "--repeats", "1", "--out", str(path)]) == 0
     assert f"draw it: irope plot {path}" in capsys.readouterr().out
-    assert len(json.loads(path.read_text())["curve"]["cpu_ms"]) == 7
+    report = json.loads(path.read_text())
+    assert len(report["curve"]["cpu_ms"]) == 7
+    assert f"| latent frames/s | {report['latents_per_second']:.1f} |" in path.with_suffix(".md").read_text()
     assert drawn(path) == ["growth.csv", "growth.svg", "plots.md"]
 
 

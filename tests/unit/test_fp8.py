@@ -46,7 +46,8 @@ def test_only_the_layers_of_attention_and_feed_forward_are_quantised_and_all_can
     names = list(model().state_dict())
     fp8.quantise_layers(model())
     try:
-        quantised = [name for name, part in model().named_modules() if getattr(part, "quantised", None) is not None]
+        linear = [(name, part) for name, part in model().named_modules() if isinstance(part, torch.nn.Linear)]
+        quantised = [name for name, part in linear if getattr(part, "quantised", None) is not None]
         made = latents(rollout(make("infinity_rope"), Script(3)))
     finally:
         fp8.restore_layers(model())
@@ -65,6 +66,10 @@ def test_q_k_and_v_side_by_side_are_the_three_of_them() -> None:
         together = projections.project(x)
         for number, part in enumerate((projections.q, projections.k, projections.v)):
             torch.testing.assert_close(together[:, :, number], part(x), rtol=0, atol=1e-5)
+            values, scales = fp8.quantise(part.weight)
+            assert torch.equal(part.quantised[0].float(), values.float())
+            assert torch.equal(part.quantised[1], scales)
+            assert part.quantised[0].untyped_storage().data_ptr() == projections.quantised[0].data_ptr()
 
 
 def test_the_error_grows_slowly_with_depth_and_is_far_above_rounding() -> None:
