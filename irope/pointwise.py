@@ -40,6 +40,16 @@ def gated_sum(x_BFSD: Tensor, y: Tensor, gate: Tensor) -> Tensor:
     return x_BFSD + (y.view(x_BFSD.shape) * gate).type_as(x_BFSD)
 
 
+def linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """GELU (the tanh approximation) of a linear layer; on a GPU inside the matrix product, rounded once.
+
+    There `_addmm_activation` is the tanh approximation, on a CPU the exact GELU, so that it must not be taken here.
+    """
+    if x.is_cuda and x.dtype == torch.bfloat16 and not torch.is_grad_enabled():
+        return torch._addmm_activation(bias, x.flatten(0, -2), weight.t(), use_gelu=True).unflatten(0, x.shape[:-1])
+    return F.gelu(F.linear(x, weight, bias), approximate="tanh")
+
+
 def _by_kernel(x: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return False

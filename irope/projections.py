@@ -1,4 +1,4 @@
-"""The projections of attention: q, k, v and o, with the norms of q and k, as one matrix product where it pays.
+"""The matrix products of a layer: q, k, v and o of attention with the norms of q and k, and the feed-forward.
 
 Shape letters: B batch, L tokens, D width, N heads, K head dimension.
 """
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from irope import fp8
 from irope.fp8 import Linear, Quantisable
-from irope.pointwise import rms_norm
+from irope.pointwise import linear_gelu, rms_norm
 
 if TYPE_CHECKING:
     from irope.transformer import WanConfig
@@ -116,3 +116,16 @@ class AttentionProjections(Quantisable):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_fused": None}
+
+
+class FeedForward(nn.Sequential):
+    """Linear, GELU (the tanh approximation), linear; a sequence for the sake of the published names of its weights."""
+
+    def __init__(self, config: WanConfig) -> None:
+        first, last = Linear(config.dim, config.ffn_dim), Linear(config.ffn_dim, config.dim)
+        super().__init__(first, nn.GELU(approximate="tanh"), last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, gelu, last = self
+        y = linear_gelu(x, first.weight, first.bias) if first.quantised is None else gelu(first(x))
+        return last(y)

@@ -291,10 +291,12 @@ class ReferenceBlock(nn.Module):
         other = block.cross_attn
         q = _heads(other, rms_norm(other.norm_q, _linear(other.q, block.norm3(x_BLD))))
         x_BLD = x_BLD + _linear(other.o, attention(q, *cross).flatten(2))
-        return x_BLD + gated(block.ffn(modulated(e[3], e[4])), e[5])
+        wide, gelu, narrow = block.ffn
+        y = _linear(narrow, gelu(_linear(wide, modulated(e[3], e[4]))))
+        return x_BLD + gated(y, e[5])
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+def _linear(layer: Any, x: Tensor) -> Tensor:
     return F.linear(x, layer.weight, layer.bias)
 
 

@@ -30,9 +30,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from irope.fp8 import Linear
 from irope.pointwise import gated_sum, norm_modulate
-from irope.projections import AttentionProjections
+from irope.projections import AttentionProjections, FeedForward
 from irope.rope import split_head_dim
 
 
@@ -147,9 +146,7 @@ class WanBlock(nn.Module):
         self.self_attn = AttentionProjections(config)
         self.norm3 = nn.LayerNorm(config.dim, config.eps)
         self.cross_attn = AttentionProjections(config)
-        self.ffn = nn.Sequential(
-            Linear(config.dim, config.ffn_dim), nn.GELU(approximate="tanh"), Linear(config.ffn_dim, config.dim)
-        )
+        self.ffn = FeedForward(config)
         self._compiled: tuple[Callable[..., Tensor], Callable[..., Tensor]] | None = None
         self._compiled_frames: frozenset[int] = frozenset()
 
