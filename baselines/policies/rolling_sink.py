@@ -16,11 +16,11 @@ class RollingSink(CachePolicy):
     k = s - (window - n) .. s - 1, q = s .. s + n - 1, where s is the first frame of the block and n its length. The
     last ``recent`` indices hold the true frames. Index i before them holds frame i mod ``sink`` of the first ``sink``
     frames while i div ``sink`` is even, and the mirrored one (sink - 1 - i mod sink) while it is odd; a frame keeps
-    its rows and columns. Near a turning point some frames are read twice, at two indices. Until the window is full
-    every frame is read at its own number. The published setting, in blocks of 3: a cache of K = 6 (``sink`` 18), of
-    which S = 5 are replayed and one is true.
+    its rows and columns. Until the window is full every frame is read at its own number. The published setting, in
+    blocks of 3: a cache of K = 6 (``sink`` 18), of which S = 5 are replayed and one is true.
 
-    The first ``sink`` frames are held for ever, read or not, besides the ``recent`` ones. A prompt switch renews
+    The first ``sink`` frames are held for ever, read or not, besides the ``recent`` ones; near a turning point some are
+    read twice, at two indices, and take a second slot meanwhile (at most 6 slots beyond `capacity` as published). A prompt switch renews
     cross-attention only, and the replayed frames keep showing the old prompt. The published code ends at index 8,191;
     angles are computed here, so nothing happens there.
     """
