@@ -20,9 +20,9 @@ class RollingSink(CachePolicy):
     blocks of 3: a cache of K = 6 (``sink`` 18), of which S = 5 are replayed and one is true.
 
     The first ``sink`` frames are held for ever, read or not, besides the ``recent`` ones; near a turning point some are
-    read twice, at two indices, and take a second slot meanwhile (at most 6 slots beyond `capacity` as published). A prompt switch renews
-    cross-attention only, and the replayed frames keep showing the old prompt. The published code ends at index 8,191;
-    angles are computed here, so nothing happens there.
+    read twice, at two indices, and take a second slot meanwhile (as published at most 6 slots beyond ``capacity``). A
+    prompt switch renews cross-attention only, and the replayed frames keep showing the old prompt. The published code
+    ends at index 8,191; angles are computed here, so nothing happens there.
     """
 
     window: int = 21
