@@ -32,7 +32,7 @@ _CRF = {"crf23": "23", "crf0": "0"}
 
 # With AVX-512 the x264 in PyAV 18.1 gives another file on every run (its macroblock tree; flickering moved by 5e-6).
 # Every x86-64 CPU that runs torch has SSSE3; from there to AVX2 the files are equal, and encoding takes as long.
-_SAME_ON_EVERY_RUN = {"x264-params": "asm=SSSE3"} if platform.machine() in ("x86_64", "AMD64") else {}
+SAME_ON_EVERY_RUN = {"x264-params": "asm=SSSE3"} if platform.machine() in ("x86_64", "AMD64") else {}
 
 
 class Reencoded:
@@ -57,7 +57,7 @@ class Reencoded:
         with _reported():
             self._file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
             self._container = av.open(self._file, "w", format="mp4")
-            options = _SAME_ON_EVERY_RUN | ({"crf": _CRF[codec]} if codec in _CRF else {})
+            options = SAME_ON_EVERY_RUN | ({"crf": _CRF[codec]} if codec in _CRF else {})
             self._stream = self._container.add_stream("libx264", rate=fps, options=options)
         self._stream.pix_fmt = "yuv420p"
         self._stream.thread_count = 1

@@ -6,7 +6,6 @@ A pure function of what is on disk: delete the folder, and the same command make
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from eval.frame import ordered_metrics
 from eval.report_facts import provenance
 from eval.results import Results
 from eval.table import Table, with_overall
-from irope.provenance import write_json_atomic
+from irope.provenance import write_atomic, write_json_atomic
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def write_report(results: Results, folder: Path, say: Callable[[str], None] = la
     lacking = tuple(gaps(experiment_rows(results, frame), frame, results))
     texts = _tables(results, table, every)
     for name, text in texts.items():
-        write_text_atomic(folder / name, text)
+        write_atomic(folder / name, text.encode())
     write_json_atomic(folder / "provenance.json", provenance(results))
     say(f"tables, {len(every.rows)} rows")
     pictures, left_out = _plots(results, folder / "plots")
@@ -74,7 +73,7 @@ def write_report(results: Results, folder: Path, say: Callable[[str], None] = la
     for picture in pictures:
         files |= {f"plots/{path.name}": path for path in (picture.png, picture.data)}
     report = Report(folder, table, every, lacking, pictures, left_out, files)
-    write_text_atomic(folder / "index.html", page(results, report, frame))
+    write_atomic(folder / "index.html", page(results, report, frame).encode())
     return report
 
 
@@ -106,17 +105,6 @@ def _plots(results: Results, folder: Path) -> tuple[tuple[Picture, ...], dict[st
         Picture(plot.name, plot.caption, folder / f"{plot.name}.png", folder / f"{plot.name}.csv")
         for plot in drawn.plots
     ), drawn.left_out
-
-
-def write_text_atomic(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
 
 
 def config_text(results: Results, label: str) -> str:

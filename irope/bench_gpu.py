@@ -13,10 +13,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +31,9 @@ from irope.bench_gpu_report import as_markdown
 from irope.bench_rollout import SMALL, Geometry
 from irope.provenance import environment, write_atomic, write_json_atomic
 
+LEAST_TORCH = "2.6"
+"""The first one where attention's backends can be put in an order; `irope` as a whole asks for a newer one."""
+
 INSIDE = (
     "inside: 4 denoising steps, the context pass, noise drawn on the device; 'end to end' also the Wan decoder and the "
     "copy of the frames to the host; outside: text encoder, mp4 file, warm-up"
@@ -38,42 +43,54 @@ INSIDE = (
 def clocks() -> str | None:
     """Clocks, power limit and temperature as ``nvidia-smi`` gives them now; None without it."""
     wanted = "clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
-    with suppress(OSError, subprocess.SubprocessError):
+    with suppress(OSError, subprocess.SubprocessError, IndexError):
         command = ["nvidia-smi", f"--query-gpu={wanted}", "--format=csv,noheader"]
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
         return f"{wanted}: {done.stdout.strip().splitlines()[0]}"
     return None
 
 
-def measure(bench: Bench, parts: Sequence[str], minutes: float) -> Iterator[Result]:
-    """The report after every part; a part that fails or comes too late is named and costs no other."""
+def attempt(part: Callable[[Bench], Result], bench: Bench) -> Result:
+    """What a part answers; why it was left out; or how it failed, whatever the error was: it costs no other part."""
+    try:
+        found = part(bench)
+        json.dumps(found, allow_nan=False)  # a number that is none would stop the file from being written
+    except Skipped as why:
+        return {"skipped": str(why)}
+    except Exception as error:
+        words = str(error).strip().splitlines() or ["without a message"]
+        traceback.print_exc()
+        return {"failed": f"{type(error).__name__}: {words[0]}"}
+    return found
+
+
+def measure(bench: Bench, parts: Sequence[str], minutes: float, commit: str | None = None) -> Iterator[Result]:
+    """The report after every part; a part that fails or comes too late is named and costs no other.
+
+    Args:
+        commit: of the code, where it lies outside of its repository.
+    """
     begun = time.perf_counter()
     report: Result = {
         "kind": "bench_gpu",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "environment": environment(bench.device),
+        "commit": commit,
         "triton": importlib.util.find_spec("triton") is not None,
         "clocks_before": clocks(),
         "small": bench.geometry is SMALL,
         "dtype": str(bench.dtype).removeprefix("torch."),
-        "compiled": bench.compiled,
         "inside": INSIDE,
         "parts": {},
     }
     for name in parts:
         start = time.perf_counter()
-        found: Result
-        if start - begun > 60 * minutes:
-            found = {"skipped": f"{minutes:g} minutes were over"}
-        else:
-            try:
-                found = PARTS[name](bench)
-            except Skipped as why:
-                found = {"skipped": str(why)}
-            except (RuntimeError, ImportError, NotImplementedError, AssertionError) as error:
-                found = {"failed": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+        late = start - begun > 60 * minutes
+        found = {"skipped": f"{minutes:g} minutes were over"} if late else attempt(PARTS[name], bench)
         report["parts"][name] = {"seconds": round(time.perf_counter() - start, 1), **found}
-        yield report | {"seconds": round(time.perf_counter() - begun, 1), "clocks_after": clocks()}
+        after: Result = {"seconds": round(time.perf_counter() - begun, 1), "clocks_after": clocks()}
+        compiler = {name: getattr(bench, name) for name in ("compiled", "not_compiled", "compile_seconds")}
+        yield report | after | compiler
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,7 +103,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which is on for a GPU")
     parser.add_argument("--minutes", type=float, default=8, help="no part begins later than this (default: 8)")
+    parser.add_argument("--commit", help="of this code, to be noted where there is no git repository around it")
     options = parser.parse_args(arguments)
+    if torch.__version__ < LEAST_TORCH:
+        sys.stderr.write(f"irope: error: torch {torch.__version__} is too old; install torch {LEAST_TORCH} or newer\n")
+        return 2
     if options.device == "cuda" and not torch.cuda.is_available():
         sys.stderr.write("irope: error: torch sees no GPU here; rehearse with --device cpu --small\n")
         return 2
@@ -100,7 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     bench.compiled = device.type == "cuda" and not options.eager
     named = f"bench-{options.device}-{datetime.now(UTC):%Y-%m-%d}.json"
     path = options.out or Path("results/reports") / named
-    for report in measure(bench, options.parts, options.minutes):
+    for report in measure(bench, options.parts, options.minutes, options.commit):
         write_json_atomic(path, report)
         write_atomic(path.with_suffix(".md"), as_markdown(report).encode())
         name, part = list(report["parts"].items())[-1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -23,8 +24,8 @@ from irope.bench_rollout import (
 from irope.bench_statistics import Spread, decile_ratio, drift
 from irope.hand_over import lane_for
 from irope.latency import METHODS, Sweep, bench_switch
-from irope.rollout import Rollout, VideoCodec
-from irope.roofline import Roof, block_flops, frames_per_second, measure_roof, now
+from irope.rollout import Rollout
+from irope.roofline import Roof, block_flops, frames_per_second, measure_attention, measure_roof, now
 from irope.transformer import CausalWanTransformer
 
 WINDOWS = (6, 21)
@@ -42,6 +43,8 @@ class Bench:
     Attributes:
         blocks: counted blocks of a mode; ``long`` those of the drift.
         compiled: `CausalWanTransformer.compile_layers` for ``fast``; ``reference`` has an order of its own and is not.
+            False once the compiler has failed, and ``not_compiled`` says how.
+        compile_seconds: of the block with which the model was compiled.
         roof: from the part ``roof``; the shares of later parts refer to it.
     """
 
@@ -56,8 +59,9 @@ class Bench:
     switches: int = 3
     batch: int = 8
     compiled: bool = False
+    not_compiled: str | None = None
+    compile_seconds: float | None = None
     roof: Roof | None = None
-    codec: VideoCodec | None = None
     _model: CausalWanTransformer | None = None
 
     @property
@@ -70,6 +74,14 @@ class Bench:
         model = random_model(self.geometry.config, self.device, self.dtype)
         if self.compiled:
             model.compile_layers((BLOCK,))
+            begun = now(self.device)
+            try:
+                next(iter(random_rollout(model, self.geometry, min(self.windows), 1)))
+                self.compile_seconds = self.compile_seconds or now(self.device) - begun
+            except Exception as error:  # whatever a compiler fails with: the parts run without it and say so
+                traceback.print_exc()
+                self.compiled, self.not_compiled = False, type(error).__name__
+                model.compile_layers(())
         return model
 
     def rollout(self, window: int, blocks: int, execution: str = "fast", **options: Any) -> Rollout:
@@ -119,10 +131,10 @@ def interleaved(rollouts: Mapping[str, Rollout], device: torch.device, warm_up: 
     return {name: Series(sum(found[:warm_up]), np.array(found[warm_up:])) for name, found in taken.items()}
 
 
-def streamed(rollout: Rollout, device: torch.device, warm_up: int) -> tuple[float, float]:
-    """Seconds of the warm-up, and of a block after it, where a block is decoded while the next one is made.
+def streamed(rollout: Rollout, device: torch.device, warm_up: int) -> tuple[float, float, int]:
+    """Seconds of the warm-up, and of a block after it, where a block is decoded while the next one is made; how many.
 
-    So the device is waited for at the two ends only, and the first of the counted blocks began before them.
+    So the device is waited for at the two ends only, and a block that began before them is not counted.
     """
     begun = now(device)
     blocks = rollout.blocks(lambda block: False)
@@ -130,7 +142,7 @@ def streamed(rollout: Rollout, device: torch.device, warm_up: int) -> tuple[floa
         next(blocks)
     start = now(device)
     counted = sum(1 for _ in blocks) - int(lane_for(device).ahead)
-    return start - begun, (now(device) - start) / counted
+    return start - begun, (now(device) - start) / counted, counted
 
 
 def memory(device: torch.device) -> int | None:
@@ -148,18 +160,22 @@ def forget(device: torch.device) -> None:
 
 
 def roof(bench: Bench) -> Result:
-    """Peak rate of a matrix product and of a copy, in this run."""
+    """Peak rate of a matrix product, of a copy, and of attention by each kernel that PyTorch has, in this run."""
     bench.roof = measure_roof(bench.device, bench.dtype, bench.matrix)
+    config, tokens = bench.geometry.config, bench.geometry.tokens
+    rates = {
+        str(window): measure_attention(bench.device, bench.dtype, config, BLOCK * tokens, window * tokens)
+        for window in bench.windows
+    }
+    if bench.device.type == "cuda" and not all(rate["cudnn"] for rate in rates.values()):
+        torch.backends.cuda.enable_cudnn_sdp(False)  # it may have failed and not merely refused; flash comes next
     return {
         **bench.roof.to_json(),
+        "attention": rates,
         "block_ms": {
-            str(window): 1e3 * bench.roof.block_seconds(bench.geometry.config, bench.geometry.tokens, BLOCK, window)
-            for window in bench.windows
+            str(window): 1e3 * bench.roof.block_seconds(config, tokens, BLOCK, window) for window in bench.windows
         },
-        "block_tflop": {
-            str(window): block_flops(bench.geometry.config, bench.geometry.tokens, BLOCK, window) / 1e12
-            for window in bench.windows
-        },
+        "block_tflop": {str(window): block_flops(config, tokens, BLOCK, window) / 1e12 for window in bench.windows},
     }
 
 
@@ -178,9 +194,19 @@ def counts(bench: Bench) -> Result:
     }
 
 
+def apart(one: Rollout, other: Rollout) -> float:
+    """How far the clean latents of the last blocks are apart, as a relative norm."""
+    *_, (a, b) = ((x.latents.float(), y.latents.float()) for x, y in zip(one, other, strict=True))
+    return float((b - a).norm() / a.norm())
+
+
 def denoise(bench: Bench) -> Result:
-    """Reference against fast, without decoding."""
-    found = {}
+    """Reference against fast, without decoding; and how far their latents are apart once the window has evicted."""
+    forget(bench.device)
+    window = min(bench.windows)
+    blocks = window // BLOCK + 2
+    pair = (bench.rollout(window, blocks, mode, steps=STEPS[:1]) for mode in ("reference", "fast"))
+    found: Result = {"difference": apart(*pair)}
     for window in bench.windows:
         forget(bench.device)
         start = filling(window)
@@ -222,19 +248,18 @@ def vae(bench: Bench) -> Result:
         raise Skipped("diffusers is not installed")
     from irope.bench_vae import ladder
 
-    forget(bench.device)
     steps, best = ladder(bench.device, bench.dtype, bench.geometry, bench.blocks, small=bench.geometry is SMALL)
-    bench.codec = best
+    forget(bench.device)
     window = min(bench.windows)
     start = filling(window)
-    warm_up, whole = streamed(bench.rollout(window, start + bench.blocks, codec=best), bench.device, start)
+    warm_up, whole, counted = streamed(bench.rollout(window, start + bench.blocks, codec=best), bench.device, start)
     return {
         "ladder": steps,
         "end_to_end": {
             "window": window,
             "block_ms": 1e3 * whole,
             "fps": frames_per_second(whole, BLOCK),
-            "blocks": bench.blocks,
+            "blocks": counted,
             "warm_up_s": warm_up,
             "peak_bytes": memory(bench.device),
         },
@@ -248,7 +273,9 @@ def long(bench: Bench) -> Result:
     start = filling(window)
     taken, peaks = [], []
     blocks = iter(bench.rollout(window, start + bench.long))
-    for _ in range(start + bench.long):
+    for number in range(start + bench.long):
+        if number == start and bench.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(bench.device)  # what filled the window would hide what grows
         begin = now(bench.device)
         next(blocks)
         taken.append(now(bench.device) - begin)
@@ -274,7 +301,7 @@ def fp8(bench: Bench) -> Result:
     model = bench.build()
     quantise_layers(model)
     name = str(bench.dtype).removeprefix("torch.")
-    found: Result = {}
+    found: Result = {"relative_error": apart(bench.rollout(6, 1), random_rollout(model, bench.geometry, 6, 1))}
     for window in bench.windows:
         start = filling(window)
         rollouts = {
@@ -283,8 +310,7 @@ def fp8(bench: Bench) -> Result:
         }
         series = interleaved(rollouts, bench.device, start)
         found[str(window)] = {mode: made.speed() for mode, made in series.items()}
-    first = [next(iter(r)).latents.float() for r in (bench.rollout(6, 1), random_rollout(model, bench.geometry, 6, 1))]
-    return found | {"relative_error": float((first[1] - first[0]).norm() / first[0].norm())}
+    return found
 
 
 def batch(bench: Bench) -> Result:

@@ -14,7 +14,12 @@ def as_markdown(report: Mapping[str, Any]) -> str:
     versions = [f"torch {device['torch']}"]
     versions += [f"{name} {device[key]}" for name, key in (("CUDA", "cuda"), ("cuDNN", "cudnn")) if key in device]
     versions.append("Triton" if report["triton"] else "no Triton")
-    versions.append("fast compiled" if report["compiled"] else "not compiled")
+    if report["not_compiled"]:
+        versions.append(f"not compiled, as the compiler failed with {report['not_compiled']}")
+    elif seconds := report["compile_seconds"]:
+        versions.append(f"fast compiled in {seconds:.0f} s")
+    else:
+        versions.append("not compiled")
     lines = [
         f"# Speed on {device['name']}",
         "",
@@ -56,8 +61,13 @@ def gigabytes(size: float | None) -> str:
 
 
 def _roof(part: Part) -> list[str]:
-    head = ["window", "TFLOP a block", "ms at the measured rate"]
-    rows = [(window, f"{part['block_tflop'][window]:.4g}", f"{ms:.4g}") for window, ms in part["block_ms"].items()]
+    kernels = list(next(iter(part["attention"].values())))
+    head = ["window", "TFLOP a block", "ms at the measured rate", *(f"attention, {name}" for name in kernels)]
+    rows = [
+        (window, f"{part['block_tflop'][window]:.4g}", f"{ms:.4g}",
+         *(f"{rate / 1e12:.4g} TFLOP/s" if rate else "–" for rate in part["attention"][window].values()))
+        for window, ms in part["block_ms"].items()
+    ]  # fmt: skip
     rate = f"Matrix products {part['matmul'] / 1e12:.4g} TFLOP/s, copies {part['copy'] / 1e12:.3g} TB/s."
     return [rate, "", *table(head, rows)]
 
@@ -86,7 +96,8 @@ def _denoise(part: Part) -> list[str]:
                 (window, mode, spread(speed["block_ms"]), f"{speed['fps']:.1f}", percent(speed["roof_share"]), gain,
                  gigabytes(speed["cache_bytes"]), speed["blocks"], f"{speed['warm_up_s']:.1f}")
             )  # fmt: skip
-    return table(head, rows)
+    apart = f"The clean latents of the two differ by {100 * part['difference']:.2g} % (relative norm): rounding."
+    return [*table(head, rows), "", apart]
 
 
 def _switch(part: Part) -> list[str]:
@@ -115,7 +126,9 @@ def _switch(part: Part) -> list[str]:
 def _vae(part: Part) -> list[str]:
     head = ["decoder", "ms a block", "ms a latent frame", "warm-up, s"]
     rows = [
-        (name, spread(found["block_ms"]), f"{found['latent_ms']:.1f}", f"{found['warm_up_s']:.1f}")
+        (name, f"failed: {found['failed']}", "–", "–")
+        if "failed" in found
+        else (name, spread(found["block_ms"]), f"{found['latent_ms']:.1f}", f"{found['warm_up_s']:.1f}")
         for name, found in part["ladder"].items()
     ]
     whole = part["end_to_end"]

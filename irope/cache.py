@@ -31,6 +31,7 @@ import torch
 from torch import Tensor
 
 from irope import kernels, rope
+from irope.hand_over import sent
 from irope.memory_pages import best_tokens, weighted_sum
 from irope.policy import CachePlan, Merge, Page, PageId, PolicyError, Select, TokenScorer
 from irope.projections import AttentionProjections
@@ -175,7 +176,7 @@ class KVArena(Store):
         sources = {page for merge in plan.merge for page, _ in merge.terms}
         sources |= {page for select in plan.select for page in select.sources}
         self.keep({*again.read, *plan.read, *plan.retain, *sources}.difference(again.store))
-        self._stored = torch.tensor([again.frames.index(frame) for frame in again.store]).to(self.device)
+        self._stored = sent(torch.tensor([again.frames.index(frame) for frame in again.store]), self.device)
         self._arrange(again.read, again.key_index, plan.head_theta, len(again.store))
         self._turn_own(again.index, plan.head_theta, [again.frames.index(frame) for frame in again.store])
         self.writing(again.store, segment)
@@ -232,7 +233,7 @@ class KVArena(Store):
         if self._by_kernel:
             slots = dict(zip(places, self._own, strict=True))
             slots_F = torch.tensor([slots.get(place, -1) for place in range(len(shifted))], dtype=torch.int32)
-            self._own_slots = slots_F.to(self.device)
+            self._own_slots = sent(slots_F, self.device)
 
     def _grown(self, buffer: Tensor) -> Tensor:
         new = self._buffer()
@@ -241,7 +242,7 @@ class KVArena(Store):
 
     def _move(self, buffer: Tensor, moves: Sequence[tuple[int, int]]) -> None:
         if moves:
-            sources, targets = (torch.tensor(slots).to(self.device) for slots in zip(*moves, strict=True))
+            sources, targets = (sent(torch.tensor(slots), self.device) for slots in zip(*moves, strict=True))
             frames = buffer.unflatten(2, (-1, self.shape.tokens))
             frames.index_copy_(2, targets, frames.index_select(2, sources))
 
@@ -263,7 +264,7 @@ class KVArena(Store):
         """cos + i sin of frames at ``index``, complex [F * S, 1 or N, K/2]; ``ids_FS``: places of their tokens."""
         temporal = rope.unit(rope.temporal_angles(index, self.config.rope_dims[0], theta), self._spatial_SP.dtype)
         return rope.join_phases(
-            temporal.to(self.device), self._spatial_SP if ids_FS is None else self._spatial_SP[ids_FS]
+            sent(temporal, self.device), self._spatial_SP if ids_FS is None else self._spatial_SP[ids_FS]
         )
 
     def _page_phase(self, page: PageId, turn: Turn) -> Tensor:

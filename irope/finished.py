@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from irope.provenance import environment, write_json_atomic
+from irope.provenance import clear_parts, environment, write_json_atomic
 
 # A sidecar begins with its key, files and bytes; then comes its record.
 _AFTER_FILES = b'\n "record": '
@@ -81,3 +81,4 @@ def clear_failure(stem: Path) -> None:
     """Forget earlier failures of a video that is finished now."""
     with suppress(OSError):  # nobody asks for the failures of a finished video
         failure_path(stem).unlink()
+    clear_parts(failure_path(stem))

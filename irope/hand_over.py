@@ -1,4 +1,4 @@
-"""How decoded frames come from the device to the host: at once, or on a CUDA stream beside the next block."""
+"""What passes between host and device: decoded frames, at once or on a CUDA stream beside the next block; numbers."""
 
 from __future__ import annotations
 
@@ -62,6 +62,13 @@ class SideStream:
             return host
 
         return wait
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """``x`` of the host on a device. The host goes on: from memory that is not pinned it would wait for all before."""
+    if device.type == "cuda" and x.device.type == "cpu":
+        x = x.pin_memory()
+    return x.to(device, non_blocking=True)
 
 
 def lane_for(device: torch.device) -> Lane:

@@ -24,6 +24,9 @@ from irope.slurm_jobs import FOLDER, ArrayState, LauncherError, Submission, Task
 
 __all__ = ["ArrayState", "LauncherError", "Slurm", "Submission", "TaskState", "cancel", "jobs", "submit"]
 
+WORKERS = "IROPE_WORKERS"
+"""Environment variable of a worker: how many share the work; it knows of no other unless this is set."""
+
 # Settings that sbatch knows under another name; all others are spelt as sbatch does, with dashes.
 OWN = {"name", "workers", "array_parallelism", "setup", "additional_parameters", "signal_delay_s", "max_num_timeout"}
 RENAMED = {"timeout_min": "time", "mem_gb": "mem"}
@@ -146,9 +149,10 @@ def batch_script(settings: Slurm, name: str, command: str, folder: Path) -> str:
     that is running on (its time is nearly up, or it is preempted with a grace time), goes back to the queue; a job that
     was cancelled or put back by Slurm itself is no longer RUNNING by then. The task's exit code is the worker's.
     """
+    at_once = min(settings.workers, settings.array_parallelism)
     options = settings.options() | {
         "job-name": name,
-        "array": f"0-{settings.workers - 1}%{min(settings.workers, settings.array_parallelism)}",
+        "array": f"0-{settings.workers - 1}%{at_once}",
         "output": str(folder / name).replace("%", "%%") + "_%a.log",
         "open-mode": "append",  # a task that comes back continues its log
         "chdir": Path.cwd(),
@@ -159,9 +163,8 @@ def batch_script(settings: Slurm, name: str, command: str, folder: Path) -> str:
         f"#SBATCH --{key}" if value is True else f"#SBATCH --{key}={shlex.quote(str(value))}"
         for key, value in sorted(options.items())
     ]
-    return "\n".join(
-        ["#!/bin/bash", *flags, "", _BEFORE, *settings.setup, _WORKER % (command, settings.max_num_timeout)]
-    )
+    worker = _WORKER % (command, settings.max_num_timeout)
+    return "\n".join(["#!/bin/bash", *flags, "", _BEFORE, f"export {WORKERS}={at_once}", *settings.setup, worker])
 
 
 _BEFORE = """\

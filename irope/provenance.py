@@ -3,15 +3,20 @@
 Nothing in here takes part in a key, and nothing names a user, a host or a folder.
 """
 
+import hashlib
 import json
 import os
 import platform
+import re
 import subprocess
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from irope.claims import Process
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +34,7 @@ PACKAGES = (
     "transformers",
 )
 _GIT_SECONDS = 10
+_DAY = 24 * 3600.0
 
 
 def environment(device: "torch.device | str | None" = None) -> dict[str, Any]:
@@ -88,8 +94,11 @@ def write_json_atomic(path: Path, obj: Any) -> None:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file, complete and on the disk, or not at all. Makes the folder; OSError names the file."""
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # other workers may write the same file
+    """Write a file, complete and on the disk, or not at all. Makes the folder; OSError names the file.
+
+    What killed writers of the same file left goes (`clear_parts`).
+    """
+    part = path.with_name(f"{path.name}.{_system()}-{os.getpid()}.part")  # other workers may write the same file
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
@@ -101,6 +110,35 @@ def write_atomic(path: Path, data: bytes) -> None:
         with suppress(OSError):
             part.unlink()
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+    clear_parts(path)
+
+
+def clear_parts(path: Path) -> None:
+    """Remove the part files of writers of ``path`` that were killed in the middle, after a change to its folder.
+
+    A writer on this system lives as long as its process. One elsewhere, which nobody here can ask, has a day from its
+    last byte to that change, both in the time of the file system. Nothing is removed where that is not possible.
+    """
+    names = re.compile(rf"{re.escape(path.name)}\.(?:([0-9a-f]{{12}})-)?(\d+)\.part")
+    with suppress(OSError):
+        changed = path.parent.stat().st_mtime
+        for part in path.parent.iterdir():
+            if (found := names.fullmatch(part.name)) is None:
+                continue
+            if found[1] == _system():
+                here = Process.here()
+                stale = replace(here, pid=int(found[2]), start=0).gone(here)
+            else:
+                stale = changed - part.stat().st_mtime > _DAY
+            if stale:
+                part.unlink()
+
+
+@cache
+def _system() -> str:
+    """Tells apart the systems within which a process id means one process, without naming the host."""
+    here = Process.here()
+    return hashlib.sha256(f"{here.host} {here.boot} {here.namespace}".encode()).hexdigest()[:12]
 
 
 def _git(folder: Path, *command: str) -> str | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from irope.cache import ArenaShape, KVArena, Probe
 from irope.errors import UserError
-from irope.hand_over import Lane, lane_for
+from irope.hand_over import Lane, lane_for, sent
 from irope.noise import NoiseSource
 from irope.policy import CacheEvent, CachePlan, CachePolicy, PolicyError, Recompute
 from irope.sampler import Sampler, clean, renoise
@@ -219,13 +219,13 @@ class Rollout:
         if self.execution == "reference":
             return torch.tensor(t, dtype=torch.float32).to(self.model.device).expand(self.batch, -1)
         if key not in self._known:
-            self._known[key] = self.model.times(torch.tensor([key], dtype=torch.float32).to(self.model.device))
+            self._known[key] = self.model.times(sent(torch.tensor([key], dtype=torch.float32), self.model.device))
         return self._known[key]
 
     def _sigma(self, levels: tuple[int, ...]) -> Tensor:
         if levels not in self._sigmas:
             sigma_F = torch.tensor([self.sampler.sigmas[level] for level in levels for _ in range(self.block)])
-            self._sigmas[levels] = sigma_F[:, None, None, None].to(self.model.device)
+            self._sigmas[levels] = sent(sigma_F[:, None, None, None], self.model.device)
         return self._sigmas[levels]
 
     def _denoise(self, op: Denoise) -> None:
@@ -261,10 +261,7 @@ class Rollout:
 
     def _draw(self, block: int, step: int) -> Tensor:
         """Noise in the dtype of the model, as the published code draws it."""
-        noise, device = self.noise(block, step), self.model.device
-        if device.type == "cuda" and noise.device.type == "cpu":
-            noise = noise.pin_memory()  # else the host would wait here for all that the device has to do
-        return noise.to(device, non_blocking=True).to(self.model.dtype)
+        return sent(self.noise(block, step), self.model.device).to(self.model.dtype)
 
     def _context(self, op: Context, read: bool) -> None:
         if op.plan is not None:

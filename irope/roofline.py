@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from irope.transformer import WanConfig
 
@@ -22,6 +24,12 @@ PASSES = 5
 """Four denoising steps and the context pass."""
 PIXEL_FRAMES = 4
 """Pixel frames of a latent frame."""
+ATTENTION = {
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+}
+"""PyTorch's fused kernels, in the order in which `irope.transformer.attention_backends` asks for them."""
 
 
 @dataclass(frozen=True)
@@ -132,3 +140,26 @@ def measure_roof(device: torch.device, dtype: torch.dtype = torch.bfloat16, size
     target = torch.empty_like(source)
     copied = timed(lambda: target.copy_(source), device)
     return Roof(matmul=2 * size**3 / product, copy=2 * source.nbytes / copied)
+
+
+def measure_attention(
+    device: torch.device, dtype: torch.dtype, config: WanConfig, queries: int, keys: int
+) -> dict[str, float | None]:
+    """FLOP/s of attention without a mask, [B, L, N, K] as a cache holds it, by kernel; None where one refuses."""
+    generator = torch.Generator(device).manual_seed(0)
+    q, k, v = (
+        torch.randn(1, length, config.num_heads, config.head_dim, device=device, generator=generator)
+        .to(dtype)
+        .transpose(1, 2)
+        for length in (queries, keys, keys)
+    )
+    found: dict[str, float | None] = {}
+    for name, backend in ATTENTION.items():
+        try:
+            with sdpa_kernel(backend):
+                seconds = timed(lambda: F.scaled_dot_product_attention(q, k, v), device)
+        except RuntimeError:
+            found[name] = None
+        else:
+            found[name] = 4 * queries * keys * config.dim / seconds
+    return found

@@ -129,10 +129,12 @@ def attention(q_BLNK: Tensor, k_BLNK: Tensor, v_BLNK: Tensor) -> Tensor:
 
 
 def attention_backends(device: torch.device) -> AbstractContextManager[None]:
-    """On a GPU cuDNN's attention first, then flash; none of them is asked for a mask."""
+    """On a GPU cuDNN's attention first, unless it is switched off, then flash; none of them is asked for a mask."""
     if device.type != "cuda":
         return nullcontext()
-    order = [SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    order = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    if torch.backends.cuda.cudnn_sdp_enabled():
+        order.insert(0, SDPBackend.CUDNN_ATTENTION)
     return sdpa_kernel(order, set_priority=True)
 
 

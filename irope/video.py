@@ -62,6 +62,7 @@ class Codec(NamedTuple):
     options: dict[str, str]
 
 
+# "superfast" has no macroblock tree, by which x264 may write other bytes on every run (eval/reencode.py).
 # No B-frames: frames are stored in the order they are shown, so that chunks of any length join without a gap in time.
 H264 = Codec(".mp4", "mp4", "libx264", "yuv420p", {"crf": "18", "preset": "superfast", "bf": "0"})
 FFV1 = Codec(".mkv", "matroska", "ffv1", "bgr0", {"level": "3", "slicecrc": "1"})

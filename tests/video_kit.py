@@ -9,6 +9,8 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
+from eval.reencode import SAME_ON_EVERY_RUN
+
 Frames = NDArray[np.uint8]
 TICK = Fraction(1, 240)
 """The time base of `write_clip(times=...)`."""
@@ -38,12 +40,15 @@ def write_clip(
 ) -> Path:
     """Encode uint8 [n, H, W, 3] with any codec; `times` (ticks of 1/240 s) for a variable rate.
 
+    The same frames become the same packets on every run.
+
     `index_first` puts an mp4's index before its pictures, so that the file can be read although its end is missing.
     """
     base = TICK if times is not None else Fraction(1, fps)
     layout = {"movflags": "faststart"} if index_first else {}
     with av.open(str(path), "w", options=layout) as container:
-        stream = container.add_stream(codec, rate=fps, options=options or {})
+        same = SAME_ON_EVERY_RUN if codec == "libx264" else {}
+        stream = container.add_stream(codec, rate=fps, options={**same, **(options or {})})
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt, stream.thread_count = pixels, 1

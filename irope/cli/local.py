@@ -17,6 +17,7 @@ from irope.cli.survey import Survey, gpus, survey
 from irope.cost import duration
 from irope.errors import UserError
 from irope.finished import failed
+from irope.launcher import WORKERS
 
 if TYPE_CHECKING:
     from irope.experiment import Experiment
@@ -58,7 +59,8 @@ def run_local(experiment: Experiment, words: Sequence[str], before: Survey) -> i
     count = min(before.workers, max(1, before.total.todo))
     signal.signal(signal.SIGTERM, _interrupt)
     signal.signal(signal.SIGHUP, _interrupt)
-    workers = [_start(words, number, logs, gpus(experiment.config["sys"])) for number in range(count)]
+    cards = gpus(experiment.config["sys"])
+    workers = [_start(words, number, count, logs, cards) for number in range(count)]
     try:
         with RunProgress(before.total.videos, before.total.done) as progress:
             _watch(experiment, workers, progress)
@@ -77,10 +79,12 @@ def _interrupt(_signal: int, _frame: object) -> None:
     raise KeyboardInterrupt
 
 
-def _start(words: Sequence[str], number: int, logs: Path, cards: int) -> tuple[subprocess.Popen[bytes], Path]:
-    """One worker, with its words in a log; on GPU ``number`` where there are any."""
+def _start(
+    words: Sequence[str], number: int, count: int, logs: Path, cards: int
+) -> tuple[subprocess.Popen[bytes], Path]:
+    """Worker ``number`` of ``count``, with its words in a log; on GPU ``number`` where there are any."""
     path = logs / f"{os.getpid()}-{number}.log"
-    environment = os.environ | {PARENT: str(os.getpid())}
+    environment = os.environ | {PARENT: str(os.getpid()), WORKERS: str(count)}
     if cards:
         listed = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(cards)))).split(",")
         environment["CUDA_VISIBLE_DEVICES"] = listed[number % cards]

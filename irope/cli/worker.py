@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +28,12 @@ from irope.cli.survey import STAGES, stages_of
 from irope.config import Choice, patched
 from irope.errors import UserError
 from irope.experiment import Cell, Experiment
-from irope.finished import clear_failure, failed, write_failure
+from irope.finished import clear_failure, failed, finished, write_failure
 from irope.generate import Order, company, generate, generate_together
 from irope.generator import Generator, device_from, load_generator
 from irope.history import History, Made, Scored
 from irope.jobs import VideoJob, in_step
+from irope.launcher import WORKERS
 from irope.provenance import device_record
 from irope.systems import Interrupted
 
@@ -83,6 +86,7 @@ class Worker:
         self._plans: dict[tuple[float, ...], tuple[Plan, ScoredCheck]] = {}
         self._stop = threading.Event()
         self._parent = int(os.environ.get(PARENT, 0))
+        self._workers = _workers()
 
     def work(self) -> Tally:
         """Until every video is made and scored, or has failed; or until SIGTERM, which leaves a checkpoint.
@@ -136,9 +140,25 @@ class Worker:
         """What of ``todo`` is made in lock step with a task, claimed."""
         if self.batch == 1 or task.job.done or not self.makes:
             return []
-        others = (t.job for t in todo if in_step(task.job, t.job) and (t.name in earlier or failed(t.job.stem) is None))
-        found = {one.stem: claim for one, claim in company(task.job, others, self.claims, self.batch - 1)}
+
+        def open_still(other: Task) -> bool:
+            return other.name in earlier or failed(other.job.stem) is None
+
+        latents = task.job.timeline.latents
+        share = self._share(t.job for t in todo if t.job.timeline.latents == latents and open_still(t))
+        others = (t.job for t in todo if in_step(task.job, t.job) and open_still(t))
+        found = {one.stem: claim for one, claim in company(task.job, others, self.claims, share - 1)}
         return [(t, found[t.job.stem]) for t in todo if in_step(task.job, t.job) and t.job.stem in found]
+
+    def _share(self, others: Iterable[VideoJob]) -> int:
+        """How many videos to make at once, where ``others`` are as long as the one that is claimed: at most this
+        worker's part of what nobody has made or claimed (guided self-scheduling, Polychronopoulos and Kuck 1987)."""
+        if self._workers == 1:
+            return self.batch
+        claimed = {held.key for held in self.claims.held()}
+        left = (job for job in others if job.key not in claimed and not finished(job.stem, job.key, quick=True))
+        enough = (self.batch - 1) * self._workers  # with the claimed one: a whole batch for this worker
+        return math.ceil((1 + sum(1 for _ in islice(left, enough))) / self._workers)
 
     def _lost(self, party: Sequence[tuple[Task, Claim]]) -> list[Task]:
         """Make and score videos; those that another worker took away meanwhile."""
@@ -253,6 +273,14 @@ class Worker:
             yield
         finally:
             signal.signal(signal.SIGTERM, before)
+
+
+def _workers() -> int:
+    """How many workers share the work, as far as this one was told."""
+    told = os.environ.get(WORKERS, "1")
+    if not told.isdecimal() or int(told) < 1:
+        raise UserError(f"{WORKERS}={told}: expected a whole number from 1 up, how many workers share the work")
+    return int(told)
 
 
 def _skips(outcome: Outcome) -> str:

@@ -104,7 +104,7 @@ def trace(policy: CachePolicy, events: Events, run: Run) -> list[Row]:
             if op.plan.recompute is not None:
                 held = op.plan.recompute.read + op.plan.recompute.store
             label = f"w{windows - 1}" if policy.schedule == "rolling_window" else str(block)
-            sink = frozenset(sorted(page for page in held if isinstance(page, int))[: policy.sink])
+            sink = frozenset(sorted({page for page in held if isinstance(page, int)})[: policy.sink])
             roles = tuple(_role(page, op.plan, sink) for page in op.plan.read)
             context = isinstance(op, Context)
             rows.append(

@@ -72,12 +72,14 @@ def test_verify_golden_prints_a_line_per_run_and_fails_on_one(
     assert "FAIL" in capsys.readouterr().out
 
 
-def test_verify_golden_counts_a_missing_policy_as_a_fail(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("weights", "memrope"):
-        shutil.copy(GOLDEN / f"{name}.safetensors", tmp_path)
-    code = main(["verify", "golden", str(tmp_path)])
+def test_verify_golden_counts_a_recording_of_an_unknown_system_as_a_fail(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(GOLDEN / "weights.safetensors", tmp_path)
+    shutil.copy(GOLDEN / "memrope.safetensors", tmp_path / "of_next_year.safetensors")
+    assert main(["verify", "golden", str(tmp_path)]) == 1
     out = capsys.readouterr().out
-    assert (code, out.count("FAIL")) == ((1, 2) if "is missing" in out else (0, 0))
+    assert out.count("FAIL") == out.count("unknown recording 'of_next_year'") == 2
 
 
 def test_generate_writes_video_frames_and_a_sidecar_that_describes_them(

@@ -1,9 +1,9 @@
 """The plan interface carries policies it was not written for, and the KV arena executes any plan correctly.
 
-Four policies from other papers, each a formula: MemRoPE (memory tokens), Rolling Sink (frames replayed forwards and
-backwards), LoL (a rotary base per head) and Deep Forcing (the best tokens per layer). They and all registered
-block-by-block policies then run on a small random transformer, and every latent is compared with a roll-out written
-here from scratch: a dictionary of pages, rotation by complex numbers, attention head by head.
+Two policies from other papers that do not ship, each a formula: LoL (a rotary base per head) and Deep Forcing (the
+best tokens per layer). They and all registered block-by-block policies then run on a small random transformer, and
+every latent is compared with a roll-out written here from scratch: a dictionary of pages, rotation by complex numbers,
+attention head by head.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from irope.policy import CacheEvent, CachePlan, CachePolicy, CacheView, Merge, Page, Select, split_window
+from irope.policy import CacheEvent, CachePlan, CachePolicy, CacheView, Page, Select, split_window
 from irope.registry import make_policy, policies
 from irope.rollout import Rollout
 from irope.sampler import Sampler
@@ -23,56 +23,6 @@ from irope.schedules import Denoise, Run, chunkwise
 from irope.transformer import CausalWanTransformer, WanConfig
 
 SWITCH, CUT = CacheEvent.PROMPT_SWITCH, CacheEvent.SCENE_CUT
-
-
-@dataclass(frozen=True)
-class MemRoPE(CachePolicy):
-    """Slots: sink | long memory | short memory | recent | new. Evicted frames flow into both moving averages."""
-
-    window: int = 12
-    sink: int = 3
-    long_rate: float = 0.01
-    short_rate: float = 0.1
-
-    def capacity(self, block):
-        return self.window + 2  # the memories are made while the frames they replace are still held
-
-    def plan(self, view):
-        n = len(view.block)
-        sink, rest = view.frames[: self.sink], view.frames[self.sink :]
-        begun = any(page.id == "long" for page in view.pages)
-        if not begun and len(view.frames) + n <= self.window:
-            return CachePlan(view.frames, view.frames, view.block)
-        room = self.window - self.sink - 2 - n
-        evicted, recent = rest[-room - n : -room], rest[-room:]
-        merges = []
-        for page, rate in (("long", self.long_rate), ("short", self.short_rate)):
-            new = [(frame, (rate if begun else 1.0) / n) for frame in evicted]
-            merges.append(Merge(page, tuple([(page, 1 - rate)] * begun + new), pool_tokens=True))
-        read = (*sink, "long", "short", *recent)
-        slots = tuple(range(self.window))
-        return CachePlan(read, slots[:-n], slots[-n:], merge=tuple(merges))
-
-
-@dataclass(frozen=True)
-class RollingSink(CachePolicy):
-    """Absolute contiguous indices; all but the last block replay the first ``bank`` frames, there and back."""
-
-    bank: int = 18
-
-    def capacity(self, block):
-        return self.bank + 2 * block  # the bank, the previous block, the new block
-
-    def content(self, index, n):
-        turn, place = divmod(index // n * n, self.bank)
-        return self.bank - 1 - place - index % n if turn % 2 else place + index % n
-
-    def plan(self, view):
-        start, n = view.block[0], len(view.block)
-        index = tuple(range(max(0, start - self.window + n), start))
-        read = tuple(i if i >= start - n else self.content(i, n) for i in index)
-        bank = tuple(frame for frame in view.frames if frame < self.bank and frame not in read)
-        return CachePlan(read, index, view.block, retain=bank)
 
 
 @dataclass(frozen=True)
@@ -119,7 +69,7 @@ class DeepForcing(CachePolicy):
         return CachePlan(sink + names + rest[-self.recent :], slots[:-n], slots[-n:], select=(select,))
 
 
-FAKES = [MemRoPE(), RollingSink(), LoL(), DeepForcing()]
+FAKES = [LoL(), DeepForcing()]
 
 
 # --- the integers ---------------------------------------------------------------------------------------------------
@@ -136,41 +86,6 @@ def test_nothing_is_read_before_it_is_written(tools, policy):
         if plan is not None:
             assert set(plan.read) | set(plan.retain) <= readable
         assert len(held) <= policy.capacity(3)
-
-
-def test_memrope(tools):
-    plans = plans_of(tools, MemRoPE(), 7)
-    assert plans[3] == CachePlan(tuple(range(9)), tuple(range(9)), (9, 10, 11))
-    for block, evicted, recent in (
-        (4, (5, 6, 7), range(8, 12)),
-        (5, (8, 9, 10), range(11, 15)),
-        (6, (11, 12, 13), range(14, 18)),
-    ):
-        plan = plans[block]
-        assert plan.read == (0, 1, 2, "long", "short", *recent)
-        assert (plan.key_index, plan.query_index) == (tuple(range(9)), (9, 10, 11))
-        assert [tuple(page for page, _ in merge.terms if isinstance(page, int)) for merge in plan.merge] == [
-            evicted
-        ] * 2
-
-    # With a page's content standing for its frame number the paper's numbers come out.
-    content = {frame: float(frame) for frame in range(30)}
-    seen = []
-    for plan in plans[4:6]:
-        content |= {merge.page: sum(weight * content[page] for page, weight in merge.terms) for merge in plan.merge}
-        seen.append((content["long"], content["short"]))
-    assert seen == [pytest.approx((6, 6)), pytest.approx((6.03, 6.3))]
-
-
-def test_rolling_sink(tools):
-    plans = plans_of(tools, RollingSink(), 20)
-    assert plans[6].read == plans[6].key_index == tuple(range(18))
-    assert plans[7].read == plans[7].key_index == tuple(range(3, 21))
-    assert plans[8].read == (*range(6, 18), 17, 16, 15, 21, 22, 23)
-    assert (plans[8].key_index, plans[8].query_index) == (tuple(range(6, 24)), (24, 25, 26))
-    # A full turn: forwards again from index 36, and some frames are read twice at once.
-    assert plans[13].read == (*range(14, -1, -1), 36, 37, 38)
-    assert plans[15].read == (*range(8, -1, -1), *range(6), 42, 43, 44)
 
 
 def test_lol_differs_from_a_rolling_window_in_its_bases_only(tools):
@@ -363,6 +278,13 @@ REAL = {
     "kv_recache": [{}, {"index": "relative"}, {"sink_at_switch": "renewed"}, {"window": 6, "sink": 1}],
     "rolling": [{"window": 6}, {"window": 9, "sink": 2}],
     "full": [{"window": 33}],
+    "memrope": [{}, {"window": 9, "long_rate": 0.5}, {"window": 15, "sink": 1}, {"window": 6, "sink": 0}],
+    "rolling_sink": [
+        {},
+        {"window": 12, "sink": 6},
+        {"window": 12, "sink": 9, "recent": 0},
+        {"window": 13, "sink": 6, "recent": 4},
+    ],
 }
 CASES = [
     *FAKES,
@@ -385,11 +307,10 @@ def test_the_arena_executes_plans_like_plain_concatenation(tools, model, policy)
 
 
 def test_the_comparison_would_notice(tools, model):
-    """Each of the four changes what is generated, so agreement above is no accident."""
+    """Each of these changes what is generated, so agreement above is no accident."""
     script = tools.Script(11)
-    runs = [
-        arena_rollout(model, policy, script) for policy in (make_policy("rolling", {"window": 12, "sink": 3}), *FAKES)
-    ]
+    others = [make_policy("rolling", {"window": 12, "sink": 3}), make_policy("memrope"), make_policy("rolling_sink")]
+    runs = [arena_rollout(model, policy, script) for policy in (*others, *FAKES)]
     for i, one in enumerate(runs):
         for other in runs[:i]:
             assert (one - other)[:, 24:].abs().max() > 1e-3  # a hundred times the tolerance

@@ -18,6 +18,7 @@ from irope.registry import make_policy, policies, policy_fields
 from irope.schedules import SCHEDULES, Context, Denoise, Run, chunkwise
 
 NAMES = sorted(policies())
+BESIDES = {"memrope": 3}  # slots that a window needs beside sink and block: two memories and a recent frame
 EVENTS = st.dictionaries(st.integers(1, 11), st.sampled_from([CacheEvent.PROMPT_SWITCH, CacheEvent.SCENE_CUT]))
 
 
@@ -46,7 +47,12 @@ def cases(draw, name: str):
     run = Run(steps=draw(st.integers(1, 5)), block=draw(st.integers(1, 4)))
     values = draw(settings_of(name))
     if draw(st.booleans()):  # the smallest window: no room for any past
-        values["window"] = values.get("sink", policy_fields(policies()[name])["sink"]) + run.block
+        sink = values.get("sink", policy_fields(policies()[name])["sink"])
+        values["window"] = sink + run.block + BESIDES.get(name, 0)
+    if name == "rolling_sink":  # whose settings as drawn seldom fit together
+        values["sink"] = values.get("sink", 18) // run.block * run.block
+        values["window"] = draw(st.one_of(st.just(values["sink"] + run.block), st.integers(0, 24)))
+        values["recent"] = draw(st.integers(0, max(0, values["window"] - run.block)))
     policy = make_policy(name, values)
     blocks = draw(st.integers(1, 12))
     if policy.schedule == "restart":
@@ -131,20 +137,26 @@ def test_an_empty_cache_reads_nothing(name, data):
 def test_impossible_windows_are_refused_with_the_nearest_valid_one(name, window, sink, block):
     # Settings beside window and sink are chosen so that nothing else is at fault.
     rest = {"f0": 60} if "f0" in policy_fields(policies()[name]) else {}
-    policy = make_policy(name, {"window": window, "sink": sink, **rest})
-    if sink >= 0 and sink + block <= window:
-        policy.check(block, block, 21)
+    least = block + BESIDES.get(name, 0)
+
+    def check(window: int, sink: int) -> None:
+        if name == "rolling_sink":  # whose sink is whole blocks, too
+            window, sink, rest["recent"] = window - sink % block, sink - sink % block, max(0, window - block - sink)
+        make_policy(name, {"window": window, "sink": sink, **rest}).check(block, block, 21)
+
+    if sink >= 0 and sink + least <= window:
+        check(window, sink)
         return
     with pytest.raises(PolicyError) as error:
-        policy.check(block, block, 21)
+        make_policy(name, {"window": window, "sink": sink, **rest}).check(block, block, 21)
     if sink < 0:
         assert "nearest valid value: 0" in str(error.value)
         return
-    assert f"window {sink + block}" in str(error.value)
-    make_policy(name, {"window": sink + block, "sink": sink, **rest}).check(block, block, 21)
-    if block <= window:
-        assert f"or sink {window - block}" in str(error.value)
-        make_policy(name, {"window": window, "sink": window - block, **rest}).check(block, block, 21)
+    assert f"window {sink + least}" in str(error.value)
+    check(sink + least, sink)
+    if least <= window:
+        assert f"or sink {window - least}" in str(error.value)
+        check(window, window - least)
 
 
 @pytest.mark.parametrize(
@@ -296,5 +308,6 @@ def test_shorter_videos_are_the_beginning_of_longer_ones(tools, sink):
         policy = policies()[name]
         if policy.schedule != "chunkwise" or name == "full":
             continue
-        short, long = (list(chunkwise(make_policy(name, {"sink": sink}), tools.Script(n), Run())) for n in (7, 40))
+        values = {"sink": sink} if name != "rolling_sink" else {"sink": 3 * sink, "recent": 18 - 3 * sink}
+        short, long = (list(chunkwise(make_policy(name, values), tools.Script(n), Run())) for n in (7, 40))
         assert long[: len(short)] == short

@@ -1,4 +1,4 @@
-"""Every recorded run is reproduced; a wrong one, a broken file and a missing policy are reported."""
+"""Every recorded run is reproduced; a wrong one, a broken file and an unknown name are reported."""
 
 import json
 from dataclasses import asdict
@@ -12,7 +12,6 @@ from safetensors.torch import load_file, save_file
 
 from irope.errors import WeightsError
 from irope.golden import TOLERANCE, GoldenError, load_model, read_recording, recipe_of, replay, verify
-from irope.registry import policies
 from irope.transformer import CausalWanTransformer, WanConfig
 from tests.golden.reference import Reference, Seen, roll_out
 
@@ -26,7 +25,6 @@ def recorded(system: str) -> list[str]:
 
 
 RUNS = [(system, run) for system in SYSTEMS for run in recorded(system)]
-MISSING = {"memrope", "rolling_sink"} - policies().keys()
 
 
 def test_every_system_is_recorded() -> None:
@@ -34,7 +32,7 @@ def test_every_system_is_recorded() -> None:
     assert len(RUNS) == 22
 
 
-@pytest.mark.parametrize(("system", "run"), [pair for pair in RUNS if pair[0] not in MISSING])
+@pytest.mark.parametrize(("system", "run"), RUNS)
 def test_run_is_reproduced(system: str, run: str) -> None:
     config, data = read_recording(DATA / f"{system}.safetensors")
     policy, events = recipe_of(system, run)
@@ -59,15 +57,6 @@ def only_runs(data: dict[str, torch.Tensor], runs: list[str]) -> dict[str, torch
 
 def write(path: Path, config: WanConfig, data: dict[str, torch.Tensor]) -> None:
     save_file(data, path, {"config": json.dumps(asdict(config))})
-
-
-@pytest.mark.parametrize("system", sorted(MISSING))
-def test_missing_policy_is_a_line_of_its_own(tmp_path: Path, system: str) -> None:
-    folder = folder_with(tmp_path, system, "self_forcing")
-    missing, present = sorted(verify(folder), key=lambda result: result.ok)
-    assert missing.difference is None
-    assert f"policy '{system}' is missing" in missing.problem
-    assert present.name == "self_forcing/full_21"
 
 
 def test_changed_weights_fail(tmp_path: Path) -> None:
@@ -171,10 +160,14 @@ def test_unknown_names_and_short_noise_are_lines(tmp_path: Path) -> None:
     runs = {"x0.rolling_without_numbers": x0.clone(), "x0.rolling_w9_s0": torch.cat([x0, x0, x0], dim=1)}
     write(folder / "self_forcing.safetensors", config, data | runs)
     write(folder / "new_system.safetensors", config, data | {"x0.anything": x0})
+    runs = {"x0.memrope_w12_s3": x0.clone(), "x0.memrope_w6_s3_long1_short1": x0}
+    write(folder / "memrope.safetensors", config, data | runs)
     problems = {result.name: result.problem for result in verify(folder)}
     assert "unknown recording 'new_system'; known: self_forcing" in problems["new_system/anything"]
     assert "names no window" in problems["self_forcing/rolling_without_numbers"]
     assert "63 latent frames" in problems["self_forcing/rolling_w9_s0"]
+    assert "names no rates" in problems["memrope/memrope_w12_s3"]
+    assert "do not fit in window 6; nearest valid: window 9" in problems["memrope/memrope_w6_s3_long1_short1"]
 
 
 # --- another geometry, recorded by an independent implementation ------------------------------------------------------

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
+from torch.torch_version import TorchVersion
 
-from irope import bench_gpu, bench_gpu_parts
+from irope import bench_gpu, bench_gpu_parts, bench_vae
 from irope.bench_gpu import measure
 from irope.bench_gpu_parts import Bench, Series, Skipped, filling, interleaved, streamed
 from irope.bench_gpu_report import as_markdown
 from irope.bench_rollout import SMALL, random_model, random_rollout
+from irope.cache import KVArena
 from irope.roofline import Roof
+from irope.transformer import CausalWanTransformer, attention_backends
 from tests.rollout_kit import FakeCodec
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,6 +62,7 @@ sys.exit(main(["--device", "cpu", "--small", "--out", {str(out)!r}, "--parts",
             assert speed["warm_up_s"] > 0
             assert 0 < speed["roof_share"] < 1
     assert 0 < report["parts"]["fp8"]["relative_error"] < 0.2
+    assert report["parts"]["roof"]["attention"]["6"]["flash"] > 0
     assert {row["method"] for row in report["parts"]["switch"]["rows"]} == {"flush", "recache"}
     assert [row["bytes_written"] for row in report["parts"]["switch"]["rows"] if row["method"] == "flush"] == [0] * 4
     text = out.with_suffix(".md").read_text()
@@ -77,7 +82,9 @@ def small() -> Bench:
     return Bench(CPU, torch.float32, SMALL, blocks=2, long=4, matrix=64, windows=(6,), recached=(3, 6), batch=2)
 
 
-def test_a_failed_or_late_part_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_or_late_part_costs_no_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def fails(bench: Bench) -> dict[str, Any]:
         raise torch.OutOfMemoryError("no memory\nleft")
 
@@ -92,10 +99,82 @@ def test_a_failed_or_late_part_costs_no_other(monkeypatch: pytest.MonkeyPatch) -
         as_markdown(report)
     assert seen == [["denoise"], ["denoise", "switch"], ["denoise", "switch", "roof"]]
     assert report["parts"]["denoise"]["failed"] == "OutOfMemoryError: no memory"
+    assert "Traceback" in capsys.readouterr().err
     assert report["parts"]["switch"]["skipped"] == "why"
     assert report["parts"]["roof"]["matmul"] > 0
     (report,) = measure(small(), ["roof"], minutes=0)
     assert report["parts"]["roof"]["skipped"] == "0 minutes were over"
+
+
+class OddError(Exception):
+    """Triton's, a linker's, those of packages of another version: errors of every kind come without a message, too."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(OddError(), "OddError: without a message"), (float("nan"), "ValueError: Out of range float values")],
+)
+def test_whatever_a_part_does_the_report_is_written(
+    answer: Any, words: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def part(bench: Bench) -> dict[str, Any]:
+        if isinstance(answer, Exception):
+            raise answer
+        return {"relative_error": answer}
+
+    monkeypatch.setitem(bench_gpu.PARTS, "roof", part)
+    out = tmp_path / "bench.json"
+    assert bench_gpu.main(["--device", "cpu", "--small", "--parts", "roof", "--out", str(out), "--commit", "abc"]) == 1
+    report = json.loads(out.read_text())
+    assert report["parts"]["roof"]["failed"].startswith(words)
+    assert report["commit"] == "abc"
+
+
+def test_without_a_compiler_that_works_the_parts_run_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    compile_layers = CausalWanTransformer.compile_layers
+
+    def fails(graph: Any, inputs: Any) -> Any:
+        raise OddError
+
+    monkeypatch.setattr(
+        CausalWanTransformer, "compile_layers", lambda self, frames: compile_layers(self, frames, fails)
+    )
+    bench = small()
+    bench.compiled = True
+    (report,) = measure(bench, ["denoise"], minutes=1)
+    torch.compiler.reset()
+    assert "failed" not in report["parts"]["denoise"]
+    assert not report["compiled"]
+    assert "not compiled, as the compiler failed with BackendCompilerFailed" in as_markdown(report)
+
+
+def test_fast_and_reference_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that is fast because it is wrong shows."""
+    (report,) = measure(small(), ["denoise"], minutes=1)
+    assert 0 < report["parts"]["denoise"]["difference"] < 1e-5
+    turn = KVArena.store_projected
+    monkeypatch.setattr(KVArena, "store_projected", lambda *arguments: turn(*arguments).flip(1))
+    (report,) = measure(small(), ["denoise"], minutes=1)
+    assert report["parts"]["denoise"]["difference"] > 0.01
+
+
+def test_attention_falls_back_to_flash_where_cudnn_fails() -> None:
+    def first() -> SDPBackend:
+        with attention_backends(torch.device("cuda")):
+            return _cur_sdpa_kernel_backends(with_priority=True)[0]
+
+    assert first() == SDPBackend.CUDNN_ATTENTION
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        assert first() == SDPBackend.FLASH_ATTENTION
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(True)
+
+
+def test_a_torch_too_old_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.5.1+cu121"))
+    assert bench_gpu.main([]) == 2
+    assert "torch 2.5.1+cu121 is too old; install torch 2.6 or newer" in capsys.readouterr().err
 
 
 def test_modes_take_turns_and_the_warm_up_is_apart(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -141,6 +220,21 @@ def test_the_decoder_is_measured_and_joins_the_rollout() -> None:
     assert "End to end, window 6" in as_markdown(report)
 
 
+@pytest.mark.slow
+def test_a_rung_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("diffusers")
+
+    def fails(codec: Any) -> None:
+        raise OddError
+
+    monkeypatch.setattr(bench_vae, "channels_first", lambda codec: setattr(codec, "decoder", lambda: fails(codec)))
+    (report,) = measure(small(), ["vae"], minutes=1)
+    first, second, *_ = report["parts"]["vae"]["ladder"].values()
+    assert first == {"failed": "OddError"}
+    assert second["latent_ms"] > 0
+    assert "| failed: OddError | – | – |" in as_markdown(report)
+
+
 @pytest.mark.parametrize("ahead", [False, True])
 def test_a_block_that_began_before_the_count_does_not_count(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that ticks once a block: with a decoder beside the next block one more has begun when the count does."""
@@ -157,4 +251,4 @@ def test_a_block_that_began_before_the_count_does_not_count(ahead: bool, monkeyp
     monkeypatch.setattr(bench_gpu_parts, "lane_for", lambda device: lane)
     model = random_model(SMALL.config, CPU, torch.float32)
     rollout = random_rollout(model, SMALL, 6, 7, steps=(1000.0,), codec=FakeCodec(), lane=lane)
-    assert streamed(rollout, CPU, 3) == (3 + ahead, 1.0)
+    assert streamed(rollout, CPU, 3) == (3 + ahead, 1.0, 4 - ahead)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,18 @@ def test_a_failure_is_told_and_forgotten(stem: Path, monkeypatch: pytest.MonkeyP
     clear_failure(stem)
     clear_failure(stem)
     assert failed(stem) is None
+
+
+def test_a_worker_killed_while_it_told_a_failure_leaves_nothing_beside_a_finished_video(stem: Path) -> None:
+    before = sorted(stem.parent.iterdir())
+    child = os.fork()
+    if not child:
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+        write_failure(stem, ValueError("the reason"))
+    os.waitpid(child, 0)
+    assert len(list(stem.parent.glob("*.part"))) == 1
+    clear_failure(stem)
+    assert sorted(stem.parent.iterdir()) == before
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]"])

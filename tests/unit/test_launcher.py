@@ -77,6 +77,7 @@ def test_settings_become_options_of_sbatch(tmp_path):
     expected = {"array": "0-11%5", "partition": "gpu", "gpus-per-node": "1", "mem": "1536M", "time": "90"}
     assert expected.items() <= found.items()
     assert {"mail-type": "END", "exclusive": "", "signal": "B:TERM@120"}.items() <= found.items()
+    assert "\nexport IROPE_WORKERS=5\n" in batch_script(settings, "irope-1", "true", tmp_path), "those at work at once"
     assert found["output"] == f"{tmp_path}/50%% of it/irope-1_%a.log"  # sbatch would expand a single %
     assert not {"reservation", "account", "name", "workers", "setup"} & found.keys()
 

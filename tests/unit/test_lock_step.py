@@ -13,7 +13,7 @@ from torch import Tensor
 from irope.hand_over import SideStream
 from irope.lock_step import of_one, together
 from irope.rollout import Rollout
-from tests.contract.test_fake_policies import DeepForcing, MemRoPE
+from tests.contract.test_fake_policies import DeepForcing
 from tests.rollout_kit import CUT, SWITCH, FakeCodec, Script, latents, make, rollout, text
 
 CPU = torch.device("cpu")
@@ -21,7 +21,8 @@ PROMPTS = ("a cat", "a dog", "a bird")
 CASES = {
     "flush and cut": (make("infinity_rope", window=9), {3: SWITCH, 5: CUT}),
     "recache": (make("kv_recache", window=6, sink=1), {3: SWITCH}),
-    "merged pages": (MemRoPE(), {4: SWITCH}),
+    "merged pages": (make("memrope"), {4: SWITCH}),
+    "frames read twice": (make("rolling_sink", window=12, sink=9, recent=0), {4: SWITCH}),
     "selected tokens": (DeepForcing(), {4: SWITCH}),
     "rolling window": (make("rolling_forcing"), {4: SWITCH}),
     "restart": (make("causvid", window=9), {3: SWITCH}),

@@ -25,7 +25,7 @@ SHIFT_5 = (1000, 937.5, 833.333, 625)
 ROLLING_FORCING = (1000, 952.381, 882.353, 769.231, 555.556)
 SHIFT_8 = (1000, 960, 888.889, 727.273)
 
-# policies.md 1.5, 1.6, 2.1 to 2.8: policy, window, sink, weights, timesteps
+# policies.md 1.5, 1.6, 2.1 to 2.9: policy, window, sink, weights, timesteps
 PRESETS: dict[str, tuple[str, int, int, str, tuple[float, ...]]] = {
     "full": ("full", 21, 0, "self_forcing_dmd", SHIFT_5),
     "self_forcing_5s": ("full", 21, 0, "self_forcing_dmd", SHIFT_5),
@@ -45,6 +45,8 @@ PRESETS: dict[str, tuple[str, int, int, str, tuple[float, ...]]] = {
     "longlive": ("kv_recache", 12, 3, "longlive", SHIFT_5),
     "longlive_infinity": ("kv_recache", 12, 3, "longlive", SHIFT_5),
     "rolling_forcing": ("rolling_forcing", 21, 3, "rolling_forcing_dmd", ROLLING_FORCING),
+    "memrope": ("memrope", 12, 3, "self_forcing_dmd", SHIFT_5),
+    "rolling_sink": ("rolling_sink", 21, 18, "self_forcing_dmd", SHIFT_5),
     "causal_forcing": ("full", 21, 0, "causal_forcing", SHIFT_5),
     "causal_forcing_long": ("rolling_forcing", 21, 3, "causal_forcing_long", SHIFT_5),
     "causvid": ("causvid", 21, 0, "causvid", (1000, 757, 522)),

@@ -2,13 +2,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from irope.provenance import device_record, environment, git_state, write_json_atomic
+from irope.provenance import clear_parts, device_record, environment, git_state, write_json_atomic
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def git(folder: Path, *command: str) -> str:
@@ -105,3 +109,77 @@ def test_a_failing_write_leaves_the_old_file_and_names_it(tmp_path, monkeypatch)
         write_json_atomic(path, 2)
     assert names(tmp_path) == ["side.json"]
     assert json.loads(path.read_text()) == 1
+
+
+HALF_WAY = """
+import os, sys
+from pathlib import Path
+from irope.provenance import write_json_atomic
+
+real = os.fsync
+os.fsync = lambda file: (print("half way", flush=True), sys.stdin.readline(), real(file))
+write_json_atomic(Path(sys.argv[1]), "theirs")
+"""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process in the middle of writing ``path``; it goes on when it is sent a line."""
+    command = [sys.executable, "-c", HALF_WAY, str(path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as writer:
+        try:
+            assert writer.stdout.readline() == "half way\n"
+            yield writer
+        finally:
+            writer.kill()
+
+
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_a_living_one(tmp_path):
+    path, other = tmp_path / "side.json", tmp_path / "side.json.1.json"
+    with writing(other) as elsewhere, writing(path) as killed, writing(path) as living:
+        elsewhere.kill()
+        killed.kill()
+        elsewhere.wait()
+        killed.wait()
+        theirs = {writer.pid: next(tmp_path.glob(f"*-{writer.pid}.part")).name for writer in (elsewhere, living)}
+        assert len(names(tmp_path)) == 3
+        write_json_atomic(path, "ours")
+        assert names(tmp_path) == sorted(["side.json", *theirs.values()])
+        assert living.communicate("\n") == ("", None)
+        assert living.returncode == 0
+    assert json.loads(path.read_text()) == "theirs", "the last one wins"
+    assert names(tmp_path) == sorted(["side.json", theirs[elsewhere.pid]])
+    clear_parts(other)
+    assert names(tmp_path) == ["side.json"]
+
+
+def test_a_part_names_no_host(tmp_path):
+    with writing(tmp_path / "side.json"):
+        assert os.uname().nodename not in names(tmp_path)[0]
+
+
+@pytest.mark.parametrize("name", ["side.json.0123456789ab-{}.part", "side.json.{}.part"])
+@pytest.mark.parametrize("hours", [23, 25])
+def test_a_writer_elsewhere_has_a_day_whatever_its_process_id_means_here(tmp_path, name, hours):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    part = tmp_path / name.format(gone.pid)
+    part.write_text("half")
+    now = tmp_path.stat().st_mtime
+    os.utime(part, (now - 3600 * hours, now - 3600 * hours))
+    write_json_atomic(tmp_path / "side.json", 1)
+    assert part.exists() == (hours < 24)
+
+
+def test_files_that_only_look_like_parts_stay(tmp_path):
+    kept = ["side.json.part", "side.json.x-1.part", "side.json.0123456789ab-1.part.txt", "sideXjson.1.part"]
+    for name in kept:
+        (tmp_path / name).write_text("mine")
+        os.utime(tmp_path / name, (0, 0))
+    write_json_atomic(tmp_path / "side.json", 1)
+    assert names(tmp_path) == sorted(["side.json", *kept])
+
+
+def test_nothing_to_clear_where_there_is_no_folder(tmp_path):
+    clear_parts(tmp_path / "none" / "side.json")

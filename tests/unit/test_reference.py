@@ -86,10 +86,7 @@ def test_a_killed_run_continues_with_the_same_frames() -> None:
 @pytest.mark.parametrize("name", sorted(set(policies()) - {"infinity_rope", "rolling", "full"}))
 def test_other_policies_are_refused(name: str) -> None:
     with pytest.raises(PolicyError, match=rf"it has no {name}: use sys\.execution=fast"):
-        random_rollout(
-            random_model(SMALL.config, torch.device("cpu"), torch.float32),
-            SMALL, make(name).window, 1, "reference", policy=name,
-        )  # fmt: skip
+        in_reference(rollout(make(name), Script(1)))
 
 
 @pytest.mark.parametrize("setting", [{"f0": 21}, {"flush_keep": 1}, {"sink_index": "attached"}, {"cut_mode": "offset"}])

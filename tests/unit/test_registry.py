@@ -22,6 +22,7 @@ def scratch(monkeypatch):
 
 def test_every_policy_says_what_it_is():
     assert {"full", "rolling", "infinity_rope", "kv_recache", "rolling_forcing", "causvid"} <= set(policies())
+    assert {"memrope", "rolling_sink"} <= set(policies())
     assert list(policies()) == sorted(policies())
     for name, policy in policies().items():
         assert policy.name == name

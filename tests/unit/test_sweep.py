@@ -32,6 +32,7 @@ def test_a_glob_over_policies_is_every_registered_one():
     assert axis("method", "glob(rolling*, exclude=rolling_w*)").values == (
         "rolling",
         "rolling_forcing",
+        "rolling_sink",
         "rolling_sink1",
     )
     with pytest.raises(ConfigError, match=r"method=glob\(x\*\) matches nothing; there are: .*infinity_rope"):

@@ -233,12 +233,12 @@ def test_several_latents_a_call(codec: WanCodec, together: int) -> None:
 
 
 def test_only_the_steady_calls_of_a_stream_are_compiled(codec: WanCodec, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One shape each call, so one compilation: not the first latent, nor what is fewer latents than a call takes."""
+    """One shape and stride each call, so one compilation: not the first latent, nor fewer latents than a call takes."""
     shapes = []
 
     def compiled(decoder: Any, dynamic: bool) -> Any:
         def run(z: Tensor, **features: Any) -> Tensor:
-            kept = [tuple(f.shape) for f in features["feat_cache"] if f is not None]
+            kept = [(tuple(f.shape), f.stride()) for f in features["feat_cache"] if f is not None]
             shapes.append((tuple(z.shape), tuple(kept), features["first_chunk"], dynamic))
             return decoder(z, **features)
 

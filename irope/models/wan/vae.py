@@ -118,6 +118,8 @@ class WanCodec:
         """
         steady = z_BCFhw.shape[2] == self.latents_per_call and _full(features)
         decode = self._steady if steady else self.vae.decoder
+        if steady:  # an axis of one may have any stride, and a compiler begins anew for another one
+            features[:] = [one[0][None] if isinstance(one, Tensor) else one for one in features]
         pixels: Tensor = decode(self.vae.post_quant_conv(z_BCFhw), feat_cache=features, feat_idx=[0], first_chunk=first)
         return pixels
 
