@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from irope.bench_profile import profiled
 from irope.bench_rollout import (
     BLOCK,
     SMALL,
@@ -200,8 +202,14 @@ def apart(one: Rollout, other: Rollout) -> float:
     return float((b - a).norm() / a.norm())
 
 
+NOT_COMPILED = "fast, not compiled"
+
+
 def denoise(bench: Bench) -> Result:
-    """Reference against fast, without decoding; and how far their latents are apart once the window has evicted."""
+    """Reference against fast, without decoding; and how far their latents are apart once the window has evicted.
+
+    At the smaller window also ``fast`` without its compiler: its own kernels and plain torch.
+    """
     forget(bench.device)
     window = min(bench.windows)
     blocks = window // BLOCK + 2
@@ -211,13 +219,16 @@ def denoise(bench: Bench) -> Result:
         forget(bench.device)
         start = filling(window)
         rollouts = {mode: bench.rollout(window, start + bench.blocks, mode) for mode in ("reference", "fast")}
+        if bench.compiled and window == min(bench.windows):
+            plain = copy.deepcopy(bench.model)  # without what is compiled
+            rollouts[NOT_COMPILED] = random_rollout(plain, bench.geometry, window, start + bench.blocks)
         series = interleaved(rollouts, bench.device, start)
         speeds = {mode: made.speed() for mode, made in series.items()}
         for mode, speed in speeds.items():
             speed["roof_share"] = bench.share(speed["block_ms"]["median"] / 1e3, window)
             speed["cache_bytes"] = rollouts[mode].arena.page_bytes + rollouts[mode].arena.stage_bytes
-        ratio = speeds["reference"]["block_ms"]["median"] / speeds["fast"]["block_ms"]["median"]
-        found[str(window)] = {**speeds, "speed_up": ratio}
+            speed["speed_up"] = speeds["reference"]["block_ms"]["median"] / speed["block_ms"]["median"]
+        found[str(window)] = speeds
     return found
 
 
@@ -313,6 +324,20 @@ def fp8(bench: Bench) -> Result:
     return found
 
 
+def profile(bench: Bench) -> Result:
+    """Which kernels a block's time goes to in both modes, once the window is full."""
+    forget(bench.device)
+    window = min(bench.windows)
+    found: Result = {"window": window}
+    for mode in ("reference", "fast"):
+        start = filling(window)
+        blocks = iter(bench.rollout(window, start + 1, mode))
+        for _ in range(start):
+            next(blocks)
+        found[mode] = profiled(blocks, bench.device)
+    return found
+
+
 def batch(bench: Bench) -> Result:
     """Several videos in lock step, in seconds of one video's block."""
     forget(bench.device)
@@ -333,6 +358,7 @@ PARTS: dict[str, Callable[[Bench], Result]] = {
     "long": long,
     "fp8": fp8,
     "batch": batch,
+    "profile": profile,
     "counts": counts,
 }
 """In the order of what matters most, should the time end."""

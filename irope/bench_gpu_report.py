@@ -89,13 +89,11 @@ def _denoise(part: Part) -> list[str]:
     for window, found in part.items():
         if not window.isdigit():
             continue
-        for mode in ("reference", "fast"):
-            speed = found[mode]
-            gain = f"{found['speed_up']:.2f}x" if mode == "fast" else "1"
-            rows.append(
-                (window, mode, spread(speed["block_ms"]), f"{speed['fps']:.1f}", percent(speed["roof_share"]), gain,
-                 gigabytes(speed["cache_bytes"]), speed["blocks"], f"{speed['warm_up_s']:.1f}")
-            )  # fmt: skip
+        rows += [
+            (window, mode, spread(speed["block_ms"]), f"{speed['fps']:.1f}", percent(speed["roof_share"]),
+             f"{speed['speed_up']:.2f}x", gigabytes(speed["cache_bytes"]), speed["blocks"], f"{speed['warm_up_s']:.1f}")
+            for mode, speed in found.items()
+        ]  # fmt: skip
     apart = f"The clean latents of the two differ by {100 * part['difference']:.2g} % (relative norm): rounding."
     return [*table(head, rows), "", apart]
 
@@ -170,6 +168,22 @@ def _batch(part: Part) -> list[str]:
     return [line]
 
 
+def _profile(part: Part) -> list[str]:
+    modes = [mode for mode in ("reference", "fast") if mode in part]
+    kinds = list(dict.fromkeys(kind for mode in modes for kind in part[mode]["kinds"]))
+    none = {"ms": 0.0, "launches": 0}
+    rows = [
+        [kind, *(f"{found['ms']:.1f} ({found['launches']:,})" for mode in modes
+                 for found in [part[mode]["kinds"].get(kind, none)])]
+        for kind in kinds
+    ]  # fmt: skip
+    rows.append(["in all", *(f"{part[mode]['busy_ms']:.1f} ({part[mode]['launches']:,})" for mode in modes)])
+    lines = [f"One block at window {part['window']}: ms of kernels (launches).", ""]
+    lines += [*table(["kernels", *modes], rows), "", "Longest of fast:", ""]
+    longest = [(f"`{each['kernel']}`", f"{each['ms']:.1f}", each["launches"]) for each in part["fast"]["longest"]]
+    return lines + table(["kernel", "ms", "launches"], longest)
+
+
 TITLES = {
     "roof": "What the device can do",
     "counts": "What a layer asks for",
@@ -179,8 +193,9 @@ TITLES = {
     "long": "Constant cost",
     "fp8": "FP8 linear layers",
     "batch": "Several videos at once",
+    "profile": "Where the time goes",
 }
 SECTIONS: dict[str, Callable[[Part], list[str]]] = {
     "roof": _roof, "counts": _counts, "denoise": _denoise, "switch": _switch, "vae": _vae, "long": _long, "fp8": _fp8,
-    "batch": _batch,
+    "batch": _batch, "profile": _profile,
 }  # fmt: skip

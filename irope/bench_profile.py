@@ -10,11 +10,11 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 KINDS = {
+    "fused elementwise": r"^triton_(poi|red|per)|^_(norm_turn_store|norm_modulate|gated_sum|quantise_rows)",
     "attention": r"flash|fmha|sdpa|attention|softmax",
+    "convolutions": r"conv\d|convolution|winograd|fprop",
     "matrix products": r"gemm|gemv|cutlass|cublas|nvjet|xmma|mm$|mm_|split_?k|linear",
-    "convolutions": r"conv|winograd|fprop",
     "copies": r"memcpy|memset|copy",
-    "fused elementwise": r"triton|_norm_turn_store|_norm_modulate|_gated_sum|_quantise_rows",
 }
 """What the name of a kernel says it is; the first that fits. Everything else is single operations."""
 OTHER = "single elementwise operations"
