@@ -152,10 +152,12 @@ def test_fast_and_reference_are_compared(monkeypatch: pytest.MonkeyPatch) -> Non
     """A kernel that is fast because it is wrong shows."""
     (report,) = measure(small(), ["denoise"], minutes=1)
     assert 0 < report["parts"]["denoise"]["difference"] < 1e-5
+    assert "(relative norm): rounding." in as_markdown(report)
     turn = KVArena.store_projected
     monkeypatch.setattr(KVArena, "store_projected", lambda *arguments: turn(*arguments).flip(1))
     (report,) = measure(small(), ["denoise"], minutes=1)
-    assert report["parts"]["denoise"]["difference"] > 0.01
+    assert report["parts"]["denoise"]["difference"] > 0.05
+    assert "fast is wrong here" in as_markdown(report)
 
 
 def test_attention_falls_back_to_flash_where_cudnn_fails() -> None:
@@ -215,6 +217,7 @@ def test_the_decoder_is_measured_and_joins_the_rollout() -> None:
     part = report["parts"]["vae"]
     assert list(part["ladder"]) == [
         "one latent a call, channels first (as published)", "channels last", "three latents a call",
+        "three latents a call, cuDNN tries its kernels",
     ]  # fmt: skip
     assert part["end_to_end"]["fps"] > 0
     assert "End to end, window 6" in as_markdown(report)
