@@ -182,9 +182,9 @@ def roof(bench: Bench) -> Result:
 
 
 def counts(bench: Bench) -> Result:
-    """Operations, device reads and bytes of a layer in both modes: is the reference honest, is fast lean?"""
+    """Operations, device reads and bytes of a layer in both modes, and of the decoder: is the baseline honest?"""
     layers = bench.geometry.config.num_layers
-    return {
+    found: Result = {
         f"{execution}, window {window}": {
             "operations": [count.ordinary.operations, count.evicting.operations],
             "reads": [count.ordinary.reads, count.evicting.reads],
@@ -193,6 +193,19 @@ def counts(bench: Bench) -> Result:
         for window in bench.windows
         for execution in ("reference", "fast")
         for count in [count_passes(execution, window, bench.geometry)]
+    }
+    if importlib.util.find_spec("diffusers") is None:
+        return {"layer": found}
+    from irope.bench_vae import count_decoder
+
+    ways = {"as published": True, "diffusers, not compiled": False}
+    tallies = {way: count_decoder(bench.geometry, published) for way, published in ways.items()}
+    return {
+        "layer": found,
+        "decoder": {
+            way: {"operations": tally.operations, "elementwise_gb": tally.elementwise / 1e9}
+            for way, tally in tallies.items()
+        },
     }
 
 

@@ -24,9 +24,11 @@ from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
 _ONE_KERNEL = {
-    aten.scaled_dot_product_attention.default, aten._fused_rms_norm.default, aten._upsample_nearest_exact2d.vec
+    aten.scaled_dot_product_attention.default, aten._fused_rms_norm.default, aten._upsample_nearest_exact2d.vec,
+    aten.dropout.default,
 }  # fmt: skip
 _FREE = {
+    aten.dropout,  # of inference: gives back what it got
     aten._unsafe_view, aten._reshape_alias, aten.alias, aten.detach_, aten.lift_fresh,
     aten.empty, aten.empty_like, aten.empty_strided, aten.new_empty, aten.new_empty_strided,
 }  # fmt: skip

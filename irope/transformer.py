@@ -175,7 +175,8 @@ class WanBlock(nn.Module):
 
     def compile_parts(self, frames: Collection[int], backend: str | Callable[..., Any]) -> None:
         """See `CausalWanTransformer.compile_layers`."""
-        compiled = partial(torch.compile, fullgraph=True, dynamic=False, backend=backend)
+        # Not fullgraph: at the ninth batch size that would be an error, where a layer can run as it is.
+        compiled = partial(torch.compile, dynamic=False, backend=backend)
         self._compiled_frames = frozenset(frames)
         self._compiled = (compiled(self.before_attention), compiled(self.after_attention)) if frames else None
 
@@ -295,7 +296,8 @@ class CausalWanTransformer(nn.Module):
 
         Two functions are compiled, at the first call and for all layers alike; a GPU needs about a minute. Their shapes
         do not depend on the window, whose keys only self-attention sees: one compilation serves every fill level. Each
-        number of ``frames`` (and each batch) is another one, so a recache runs as it is. No frames: nothing compiled.
+        number of ``frames`` (and each batch) is another one, so a recache runs as it is, and so does what comes after
+        eight sizes of a batch. No frames: nothing compiled.
         """
         for block in self.blocks:
             block.compile_parts(frames, backend)  # type: ignore[operator]

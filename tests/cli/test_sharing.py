@@ -26,12 +26,12 @@ def workers(weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> M
     """Workers that share an experiment of two cells; none of them works by itself."""
     monkeypatch.chdir(tmp_path)
 
-    def make(count: int, batch: int, prompts: int) -> list[Worker]:
+    def make(count: int, batch: int, prompts: int, seconds: float = 1.5) -> list[Worker]:
         monkeypatch.setenv(WORKERS, str(count))
         Path("small.yaml").write_text(
             "description: two windows\nset: [prompts=basic, method=infinity_rope]\n"
             "sweep: {video.method.policy.window: '6,9'}\n"
-            f"tiers: {{quick: {{prompts: {prompts}, seconds: [1.5]}}}}\n"
+            f"tiers: {{quick: {{prompts: {prompts}, seconds: [{seconds}]}}}}\n"
         )
         words = ["small.yaml", f"video.model.weights={weights}", "score.scorers=[flicker]", f"sys.batch={batch}"]
         experiment = experiment_of(words)
@@ -81,6 +81,16 @@ def test_nobody_idles_where_one_batch_would_hold_all(workers: Make) -> None:
 
 def test_what_is_left_of_other_kinds_counts_as_well(workers: Make) -> None:
     assert [len(pick(worker)) for worker in workers(3, 8, 2)] == [2, 1, 1]
+
+
+def test_shorter_videos_are_another_matter(workers: Make) -> None:
+    """They come later, and fill the gaps."""
+    short = tasks_of(workers(1, 8, 4)[0])
+    one, *_ = workers(4, 8, 4, seconds=3)
+    first, *rest = tasks_of(one)
+    claim = one.claims.take(first.job.key)
+    assert claim is not None
+    assert len(one._company(first, [*rest, *short], set())) == 1, "8 long ones for four workers"
 
 
 def test_made_failed_and_released_videos(workers: Make) -> None:

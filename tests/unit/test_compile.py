@@ -44,11 +44,21 @@ def plain() -> list[Tensor]:
 def test_two_graphs_serve_all_layers_and_fill_levels(
     plain: list[Tensor], compiled: tuple[CausalWanTransformer, list[fx.GraphModule]]
 ) -> None:
-    """``fullgraph`` refuses a break; a recache, which has other shapes, runs as it is."""
+    """A break would be a third graph; a recache, which has other shapes, runs as it is."""
     made = [video(name, 7, {4: SWITCH}, **settings) for name, settings in CASES]
     assert all(torch.equal(a, b) for a, b in zip(made, plain, strict=True))
     assert len(compiled[1]) == 2
     assert all("item" not in str(node.target) for graph in compiled[1] for node in graph.graph.nodes)
+
+
+def test_more_batch_sizes_than_a_compiler_keeps(compiled: tuple[CausalWanTransformer, list[fx.GraphModule]]) -> None:
+    """Eight of them are compiled; after that the layers run as they are, and no worker stops."""
+    made, graphs = compiled
+    for size in range(1, 11):
+        x = torch.randn(size, 3, 4, 4, 4, generator=torch.Generator().manual_seed(size))
+        with torch.no_grad():
+            made(x, torch.zeros(1, 1), made.text_kv(torch.ones(size, 3, 8)), lambda layer, q, k, v: v)
+    assert len(graphs) == 2 * 8
 
 
 def test_training_and_copies_run_as_they_are(compiled: tuple[CausalWanTransformer, list[fx.GraphModule]]) -> None:

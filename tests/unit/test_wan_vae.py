@@ -174,7 +174,7 @@ def test_files_that_are_no_such_vae(small: Any, folder: Path, tmp_path: Path, mo
     save_file({**small.state_dict(), "more": torch.zeros(1)}, tmp_path / "more.safetensors")
     refused(tmp_path / "more.safetensors", "unexpected key 'more'")
     refused(tmp_path / "nowhere", "irope weights")
-    monkeypatch.setattr(vae_module, "_CONVOLUTIONS", 34)
+    monkeypatch.setattr(vae_module, "CONVOLUTIONS", 34)
     with pytest.raises(WeightsError, match=r"diffusers \d.*33 convolutions, expected are 34"):
         load_vae(folder, CPU, torch.float32)
 

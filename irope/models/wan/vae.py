@@ -27,7 +27,7 @@ Features = list[Any]
 where nothing is kept, and ``_FIRST`` where an upsampling has seen the first latent alone."""
 
 _FIRST = "Rep"  # diffusers' own mark
-_CONVOLUTIONS = 33
+CONVOLUTIONS = 33
 _LATENT_CHANNELS = 16
 _CPU = torch.device("cpu")
 _TILE, _TILE_STRIDE = 256, 192  # pixels; what diffusers tiles with
@@ -202,7 +202,7 @@ class WanDecoder:
         return codec.blended(rows, height * codec.stride, width * codec.stride)
 
     def _decode_window(self, name: str, z_1CFhw: Tensor) -> Tensor:
-        features = _on(z_1CFhw.device, self._features.get(name, [None] * _CONVOLUTIONS))
+        features = _on(z_1CFhw.device, self._features.get(name, [None] * CONVOLUTIONS))
         pixels = self._codec.decode_chunk(z_1CFhw, features, first=not self._started)
         self._features[name] = features if self._codec.tile is None else _on(_CPU, features)
         return pixels
@@ -223,7 +223,7 @@ class WanDecoder:
         for key, tensor in tensors.items():
             if key != "started":
                 name, _, number = key.rpartition(".")
-                features = self._features.setdefault(name, [None] * _CONVOLUTIONS)
+                features = self._features.setdefault(name, [None] * CONVOLUTIONS)
                 features[int(number)] = tensor if tensor.numel() else _FIRST
 
 
@@ -270,11 +270,11 @@ def open_vae(path: Path) -> tuple[Part, Any]:
         vae = module.AutoencoderKLWan.from_config(_config(part))
     part.check(vae, "the VAE of Wan2.1")
     convolutions = sum(isinstance(layer, module.WanCausalConv3d) for layer in vae.decoder.modules())
-    if convolutions != _CONVOLUTIONS:
+    if convolutions != CONVOLUTIONS:
         version = import_extra("diffusers").__version__
         raise WeightsError(
             f"the decoder of the Wan VAE in diffusers {version} caches features of {convolutions} convolutions, "
-            f"expected are {_CONVOLUTIONS}: a version that this was not written for; run: {NEEDS}"
+            f"expected are {CONVOLUTIONS}: a version that this was not written for; run: {NEEDS}"
         )
     return part, vae
 
