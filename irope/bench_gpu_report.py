@@ -129,11 +129,17 @@ def _switch(part: Part) -> list[str]:
 
 
 def _vae(part: Part) -> list[str]:
-    head = ["decoder", "ms a block", "ms a latent frame", "warm-up, s"]
+    head = ["decoder", "ms a block", "ms a latent frame", "differs by, of 255", "warm-up, s"]
     rows = [
-        (name, f"failed: {found['failed']}", "–", "–")
+        (name, f"failed: {found['failed']}", "–", "–", "–")
         if "failed" in found
-        else (name, spread(found["block_ms"]), f"{found['latent_ms']:.1f}", f"{found['warm_up_s']:.1f}")
+        else (
+            name,
+            spread(found["block_ms"]),
+            f"{found['latent_ms']:.1f}",
+            f"{found['difference']:.2f}",
+            f"{found['warm_up_s']:.1f}",
+        )
         for name, found in part["ladder"].items()
     ]
     whole = part["end_to_end"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from copy import deepcopy
 from dataclasses import asdict, dataclass
 from types import MethodType
 from typing import Any
@@ -93,22 +94,27 @@ def count_decoder(geometry: Geometry, published: bool) -> Tally:
 def ladder(
     device: torch.device, dtype: torch.dtype, geometry: Geometry, blocks: int, small: bool
 ) -> tuple[dict[str, Any], WanCodec]:
-    """Milliseconds of a block for every rung, and the codec of the fastest that a roll-out may use."""
+    """Milliseconds of a block for every rung, and the codec of the fastest that a roll-out may use.
+
+    ``difference`` is the mean one to the frames of the first rung, in steps of 255.
+    """
     generator = torch.Generator(device).manual_seed(0)
     shape = (1, BLOCK, 16, geometry.height, geometry.width)
     latents = torch.randn(shape, device=device, generator=generator)
+    vae = random_vae(device, dtype, small)
     found: dict[str, Any] = {}
+    first: Tensor | None = None
     best, least = None, float("inf")
     for name, rung in LADDER.items():
         if small and rung.compiled:
             continue  # a compiler costs minutes
-        codec = WanCodec(random_vae(device, dtype, small), rung.latents_per_call, compiled=rung.compiled)
+        codec = WanCodec(deepcopy(vae), rung.latents_per_call, compiled=rung.compiled)
         if rung.published:
             as_published(codec.vae)
         before = torch.backends.cudnn.benchmark
         torch.backends.cudnn.benchmark = rung.tries
         try:
-            warm_up, taken = _stream(codec, latents, device, blocks)
+            warm_up, taken, frames = _stream(codec, latents, device, blocks)
         except Exception as error:  # above all of a compiler: the rungs below it still count
             traceback.print_exc()
             found[name] = {"failed": type(error).__name__}
@@ -116,7 +122,13 @@ def ladder(
         finally:
             torch.backends.cudnn.benchmark = before
         spread = Spread.of(taken)
-        found[name] = {"block_ms": asdict(spread), "latent_ms": spread.median / BLOCK, "warm_up_s": warm_up}
+        first = frames if first is None else first
+        found[name] = {
+            "block_ms": asdict(spread),
+            "latent_ms": spread.median / BLOCK,
+            "warm_up_s": warm_up,
+            "difference": float((frames.float() - first.float()).abs().mean()),
+        }
         if spread.median < least and rung.for_videos:
             best, least = codec, spread.median
     if best is None:
@@ -125,14 +137,14 @@ def ladder(
 
 
 @torch.inference_mode()  # as in a roll-out: a compiler would begin anew for tensors of another mode
-def _stream(codec: WanCodec, latents: Tensor, device: torch.device, blocks: int) -> tuple[float, list[float]]:
-    """Seconds of the first blocks of a stream together, and of each one after."""
+def _stream(codec: WanCodec, latents: Tensor, device: torch.device, blocks: int) -> tuple[float, list[float], Tensor]:
+    """Seconds of the first blocks of a stream together, and of each one after; frames of the last of the first."""
     begun = now(device)
     decode = codec.decoder()
     for _ in range(_STREAM):
-        decode(latents).cpu()
+        frames = decode(latents).cpu()
     warm_up = now(device) - begun
-    return warm_up, [_once(decode, latents, device) for _ in range(blocks)]
+    return warm_up, [_once(decode, latents, device) for _ in range(blocks)], frames
 
 
 def _once(decode: Any, latents: Tensor, device: torch.device) -> float:

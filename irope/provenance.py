@@ -105,12 +105,12 @@ def write_atomic(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        clear_parts(path)  # before: once the file is complete there may be no next writer
         part.replace(path)
     except OSError as error:
         with suppress(OSError):
             part.unlink()
         raise OSError(error.errno, error.strerror or str(error), str(path)) from error
-    clear_parts(path)
 
 
 def clear_parts(path: Path) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, _cur_sdpa_kernel_backends
 from torch.torch_version import TorchVersion
 
@@ -20,7 +21,7 @@ from irope.bench_rollout import SMALL, Geometry, random_model, random_rollout
 from irope.cache import KVArena
 from irope.models.wan.vae import WanCodec
 from irope.op_counter import OpCounter
-from irope.roofline import Roof
+from irope.roofline import Roof, measure_attention
 from irope.transformer import CausalWanTransformer, attention_backends
 from tests.rollout_kit import FakeCodec
 
@@ -175,6 +176,14 @@ def test_attention_falls_back_to_flash_where_cudnn_fails() -> None:
         torch.backends.cuda.enable_cudnn_sdp(True)
 
 
+def test_attention_that_is_wrong_has_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = SMALL.tokens
+    assert measure_attention(CPU, torch.float32, SMALL.config, 3 * size, 6 * size)["flash"]
+    plain = F.scaled_dot_product_attention
+    monkeypatch.setattr(F, "scaled_dot_product_attention", lambda q, k, v: plain(q, k[:, :, 1:], v[:, :, 1:]))
+    assert measure_attention(CPU, torch.float32, SMALL.config, 3 * size, 6 * size)["flash"] is None
+
+
 def test_a_torch_too_old_is_refused(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.5.1+cu121"))
     assert bench_gpu.main([]) == 2
@@ -222,6 +231,7 @@ def test_the_decoder_is_measured_and_joins_the_rollout() -> None:
         "three latents a call, cuDNN tries its kernels",
     ]  # fmt: skip
     assert part["end_to_end"]["fps"] > 0
+    assert all(rung["difference"] < 0.5 for rung in part["ladder"].values())
     assert "End to end, window 6" in as_markdown(report)
 
 
@@ -272,7 +282,7 @@ def test_a_rung_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> No
     first, second, *_ = report["parts"]["vae"]["ladder"].values()
     assert first == {"failed": "OddError"}
     assert second["latent_ms"] > 0
-    assert "| failed: OddError | – | – |" in as_markdown(report)
+    assert "| failed: OddError | – | – | – |" in as_markdown(report)
 
 
 @pytest.mark.parametrize("ahead", [False, True])
