@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from irope.bench_statistics import Curve, Flatness, Series
+from irope.bench_statistics import Curve, Flatness, Quantiles, Series
 from irope.noise import KeyedNoise
 from irope.policy import CachePolicy
 from irope.provenance import environment
@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 MIB = 2**20
 WAITED = 1.1
 """Wall time over CPU time above which the process shared its core."""
+_PAIRED, _FRESH = 60, 20
+"""Blocks at the end of the longest video that take turns with those of videos just begun; counted of each of those."""
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -77,21 +79,25 @@ def one_thread() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Measured:
-    """One roll-out: seconds of every block, resident bytes after it, bytes of the cache at its end."""
+    """One roll-out: seconds of every block, resident bytes after it, bytes of the cache at its end.
+
+    Attributes:
+        aged: CPU time of each block that followed, over that of a block of a video just begun, which took turns.
+    """
 
     cpu: Series
     wall: Series
     resident: Series
     page_bytes: int
     stage_bytes: int
+    aged: Series
 
 
-def measure(
+def _rollout(
     generator: Generator, policy: CachePolicy, prompt: str, blocks: int, codec: VideoCodec | None, seed: int = 0
-) -> Measured:
-    """Roll a video out and drop every block as soon as it is timed."""
+) -> Rollout:
     timeline: Timeline = PromptScript("bench", (Segment(prompt),)).timeline(latents=blocks * generator.clock.block)
-    rollout = Rollout(
+    return Rollout(
         model=generator.transformer,
         policy=policy,
         events=timeline,
@@ -103,15 +109,43 @@ def measure(
         block=generator.clock.block,
         horizon=generator.horizon,
     )
+
+
+def measure(
+    generator: Generator, policy: CachePolicy, prompt: str, blocks: int, codec: VideoCodec | None, paired: int = 0
+) -> Measured:
+    """Roll a video out and drop every block as soon as it is timed; then ``paired`` more by turns with fresh ones."""
+    rollout = _rollout(generator, policy, prompt, blocks + paired, codec)
+    running = iter(rollout)
     cpu, wall, resident = (np.zeros(blocks) for _ in range(3))
     start_cpu, start_wall = time.process_time(), time.perf_counter()
-    for block in rollout:
+    for block in running:
         # Added up, because a schedule that restarts hands a block over in two parts.
         cpu[block.index] += time.process_time() - start_cpu
         wall[block.index] += time.perf_counter() - start_wall
         resident[block.index] = resident_bytes()
+        if paired and block.index == blocks - 1:
+            break
         start_cpu, start_wall = time.process_time(), time.perf_counter()
-    return Measured(cpu, wall, resident, rollout.arena.page_bytes, rollout.arena.stage_bytes)
+    aged, skip = np.array([]), warm_up_blocks(policy, generator.clock.block)
+    while len(aged) < paired:
+        fresh = iter(_rollout(generator, policy, prompt, skip + _FRESH, codec))
+        for _ in range(skip):
+            next(fresh)
+        ratios = [_cpu_seconds(running) / _cpu_seconds(fresh) for _ in range(min(_FRESH, paired - len(aged)))]
+        aged = np.append(aged, ratios)
+    return Measured(cpu, wall, resident, rollout.arena.page_bytes, rollout.arena.stage_bytes, aged)
+
+
+def _cpu_seconds(blocks: Iterator[object]) -> float:
+    start = time.process_time()
+    next(blocks)
+    return time.process_time() - start
+
+
+def warm_up_blocks(policy: CachePolicy, block: int) -> int:
+    """Blocks that fill the window, and one more."""
+    return -(-policy.window // block) + 1
 
 
 @dataclass(frozen=True)
@@ -129,6 +163,8 @@ class BenchReport:
         warm_up: seconds of the first, uncounted roll-out; ``warm_up_blocks`` of every roll-out are not counted either.
         load_before, load_after: processes that wanted to run on the machine (this one is about 1 of them after).
         curve: cost and memory along the longest video.
+        aged: cost of a block after the longest video over that of a block of a video just begun, the two by turns, so
+            that both meet the same machine; None for a schedule that restarts, which never grows old.
         notes: what makes a number worse or less certain.
     """
 
@@ -152,6 +188,7 @@ class BenchReport:
     load_before: float | None
     load_after: float | None
     curve: Curve
+    aged: Quantiles | None
     notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -188,6 +225,15 @@ class BenchReport:
                     f"Theil-Sen slope x blocks; {ratio}; minima of {self.repeats}",
                 ),
             ]
+        if self.aged is not None:
+            spread = f"p10 {self.aged.p10:.3f}, p90 {self.aged.p90:.3f}, n {self.aged.n}"
+            rows.append(
+                (
+                    f"a block after {self.lengths[-1].seconds:g} s",
+                    f"{self.aged.median:.3f}x",
+                    f"a block of a video just begun, by turns; {spread}",
+                )
+            )
         growth = f"grows {self.resident_growth / MIB:+.2f} MiB per 1,000 blocks"
         cache_bytes = f"pages {self.page_bytes:,} bytes, besides {self.stage_bytes:,} bytes of keys not rotated"
         rows += [
@@ -222,7 +268,7 @@ def bench_cpu(
     policy = policy or make_policy("infinity_rope", {"window": 6})
     clock = generator.clock
     blocks = {length: clock.latents(length) // clock.block for length in sorted(seconds)}
-    warm_up_blocks = -(-policy.window // clock.block) + 1
+    skip = warm_up_blocks(policy, clock.block)
     settled = -(-2 * policy.window // clock.block)
     if not blocks or repeats < 1 or min(blocks.values()) <= settled:
         raise ValueError(
@@ -238,12 +284,13 @@ def bench_cpu(
         warm_up = time.perf_counter() - begun
         # Only a schedule that restarts cannot do without its codec.
         bare_codec = generator.codec if policy.schedule == "restart" else None
+        paired = 0 if policy.schedule == "restart" else _PAIRED
         runs, bare = [], []
         for _ in range(repeats):  # by turns, so that both meet the same machine
-            runs.append(measure(generator, policy, prompt, longest, generator.codec))
+            runs.append(measure(generator, policy, prompt, longest, generator.codec, paired))
             bare.append(measure(generator, policy, prompt, min(blocks.values()), bare_codec))
     lengths = tuple(
-        Flatness.of(length, warm_up_blocks, [run.cpu[:count] for run in runs], [run.wall[:count] for run in runs])
+        Flatness.of(length, skip, [run.cpu[:count] for run in runs], [run.wall[:count] for run in runs])
         for length, count in blocks.items()
     )
     rate = 1e3 * clock.block / lengths[0].cpu.median
@@ -254,7 +301,7 @@ def bench_cpu(
         policy=policy.name,
         window=policy.window,
         latents_per_second=rate,
-        denoise_only=clock.block / min(float(np.median(run.cpu[warm_up_blocks:])) for run in bare),
+        denoise_only=clock.block / min(float(np.median(run.cpu[skip:])) for run in bare),
         pixel_rate=rate * clock.stride / clock.fps,
         lengths=lengths,
         resident_growth=growth,
@@ -262,13 +309,14 @@ def bench_cpu(
         page_bytes=max(run.page_bytes for run in runs),
         stage_bytes=max(run.stage_bytes for run in runs),
         warm_up=warm_up,
-        warm_up_blocks=warm_up_blocks,
+        warm_up_blocks=skip,
         repeats=repeats,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         environment=environment_record,
         load_before=load_before,
         load_after=load_average(),
         curve=Curve.of([run.cpu for run in runs], [run.resident for run in runs], clock.per_block),
+        aged=Quantiles.of(np.concatenate([run.aged for run in runs])) if paired else None,
         notes=tuple(_notes(runs, load_before)),
     )
 

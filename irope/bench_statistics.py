@@ -38,6 +38,21 @@ def drift(values: Series) -> float:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """Median, tenth and ninetieth percentile of ``n`` numbers."""
+
+    median: float
+    p10: float
+    p90: float
+    n: int
+
+    @classmethod
+    def of(cls, values: Sequence[float] | Series) -> Quantiles:
+        p10, median, p90 = (float(value) for value in np.percentile(values, (10, 50, 90)))
+        return cls(median, p10, p90, len(values))
+
+
+@dataclass(frozen=True)
 class Spread:
     """Median, tenth and ninetieth percentile, in milliseconds per block."""
 

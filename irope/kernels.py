@@ -23,13 +23,18 @@ except ImportError:  # an optional package: a CPU, or a torch built without it
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether Triton makes kernels that a CPU carries out; it, too, looks when a kernel is made, which is now."""
+OFF = os.environ.get("IROPE_KERNELS") == "0"
+"""A way to go on where a kernel does not work on a GPU that nobody here has tried."""
 
 
 @cache
 def usable(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether the kernels run there: on a GPU, or on a CPU where Triton interprets them (``TRITON_INTERPRET=1``)."""
+    """Whether the kernels run there: on a GPU, or on a CPU where Triton interprets them (``TRITON_INTERPRET=1``).
+
+    ``IROPE_KERNELS=0`` lets plain torch do the work everywhere.
+    """
     known = dtype in (torch.bfloat16, torch.float32)
-    return triton is not None and known and (device.type == "cuda" or INTERPRETED)
+    return triton is not None and known and not OFF and (device.type == "cuda" or INTERPRETED)
 
 
 if triton is not None:
@@ -140,6 +145,7 @@ def norm_turn_store(
         slots_F: int32, the slot of every frame of the call; -1: its keys and values are not kept.
         keys_BMNK, values_BMNK: of one layer, written in place.
     """
+    assert y_BL3D.is_contiguous()
     batch, length, _, width = y_BL3D.shape
     heads, head_dim = keys_BMNK.shape[2:]
     queries = y_BL3D.new_empty(batch, length, heads, head_dim)
@@ -157,6 +163,7 @@ def norm_modulate(x_BFSD: Tensor, shift: Tensor, scale: Tensor, eps: float) -> T
     Args:
         shift, scale: [B or 1, F or 1, 1, D].
     """
+    assert x_BFSD.is_contiguous()
     out = torch.empty_like(x_BFSD)
     wide = shift.dtype != x_BFSD.dtype
     _norm_modulate[(x_BFSD.numel() // x_BFSD.shape[-1],)](
@@ -168,6 +175,8 @@ def norm_modulate(x_BFSD: Tensor, shift: Tensor, scale: Tensor, eps: float) -> T
 
 def gated_sum(x_BFSD: Tensor, y_BFSD: Tensor, gate: Tensor) -> Tensor:
     """x + y * gate; ``gate`` [B or 1, F or 1, 1, D]."""
+    assert x_BFSD.is_contiguous()
+    assert y_BFSD.is_contiguous()
     out = torch.empty_like(x_BFSD)
     _gated_sum[(x_BFSD.numel() // x_BFSD.shape[-1],)](
         x_BFSD, y_BFSD, gate.contiguous(), out, *_sizes(x_BFSD, gate),

@@ -129,10 +129,22 @@ def test_bench_runs() -> None:
     assert report.denoise_only > 0
     assert report.environment["device"]["threads"] == 1
     assert len(report.curve.cpu_ms) == 20
+    assert report.aged is not None
+    assert report.aged.n == 2 * 60
+    assert 0 < report.aged.p10 <= report.aged.median <= report.aged.p90
     assert json.loads(json.dumps(report.to_json(), allow_nan=False))["model"] == "random"
     table = report.to_table()
     assert all(len(row) == 3 for row in table)
     assert {"model", "machine", "15 s of video", "resident memory", "cache", "warm-up"} <= {row[0] for row in table}
+
+
+def test_old_blocks_take_turns_with_those_of_videos_just_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block that takes as many seconds as its number says how old both were."""
+    monkeypatch.setattr(bench, "_cpu_seconds", lambda blocks: float(next(blocks).index))
+    made = generator()
+    found = bench.measure(made, make_policy("infinity_rope", {"window": 6}), "a red ball", 12, made.codec, paired=45)
+    assert found.aged.tolist() == [(12 + turn) / (3 + turn % 20) for turn in range(45)]
+    assert len(found.cpu) == 12
 
 
 @pytest.mark.parametrize("policy", ["causvid", "rolling_forcing"])
