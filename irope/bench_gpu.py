@@ -102,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="a tiny geometry and few blocks: a rehearsal")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which is on for a GPU")
-    parser.add_argument("--minutes", type=float, default=8, help="no part begins later than this (default: 8)")
+    parser.add_argument("--minutes", type=float, default=7, help="no part begins later than this (default: 7)")
     parser.add_argument("--commit", help="of this code, to be noted where there is no git repository around it")
     options = parser.parse_args(arguments)
     if torch.__version__ < LEAST_TORCH:

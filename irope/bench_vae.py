@@ -43,10 +43,9 @@ class Rung:
 
 LADDER = {
     "one latent a call, channels first (as published)": Rung(published=True),
-    "channels last": Rung(),
-    "three latents a call": Rung(latents_per_call=BLOCK),
-    "three latents a call, compiled": Rung(latents_per_call=BLOCK, compiled=True),
-    "three latents a call, cuDNN tries its kernels": Rung(latents_per_call=BLOCK, tries=True),
+    "three latents a call, channels last": Rung(latents_per_call=BLOCK),
+    "three latents a call, channels last, compiled": Rung(latents_per_call=BLOCK, compiled=True),
+    "three latents a call, channels last, cuDNN tries its kernels": Rung(latents_per_call=BLOCK, tries=True),
 }
 _STREAM = 4
 """Blocks of a stream before it is steady: the first latent is decoded by itself, a compiler begins with the second, and

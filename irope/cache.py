@@ -131,15 +131,8 @@ class KVArena(Store):
 
     def _add(self, page: Page, slot: int, turn: Turn | None) -> None:
         """Enter a page, in the place of what was held under its name."""
-        if page.id in self.pages:
-            self._drop(page.id)
+        self.keep(self.pages.keys() - {page.id})
         self.table.add(page, slot, turn)
-
-    def _drop(self, page: PageId) -> None:
-        self.table.drop(page)
-        self._token_ids.pop(page, None)
-        if page in self._raw:
-            self._spare.append(self._raw.pop(page))
 
     def keep(self, pages: Iterable[PageId]) -> None:
         """Drop every page that is not among ``pages``. Costs nothing on the device."""
@@ -339,8 +332,7 @@ class KVArena(Store):
 
     def _remember(self, page: Page, raw: Tensor, values: Tensor, ids: Tensor | None = None) -> None:
         """Fill a memory page; its keys are rotated when a plan reads it."""
-        if page.id in self.pages:
-            self._drop(page.id)
+        self.keep(self.pages.keys() - {page.id})
         slot = self.table.free()
         self._add(page, slot, None)
         self._raw[page.id] = self._raw_copy().copy_(raw)

@@ -205,7 +205,7 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
     policies = {(m, window): policy_at(m, window, size) for window in sweep.windows for m in METHODS}
     features = [generator.encode_text(prompt) for prompt in sweep.prompts]
     switches: dict[tuple[str, int], list[Switch]] = defaultdict(list)
-    host: dict[tuple[str, int], dict[str, list[float]]] = {}
+    host: dict[tuple[str, int], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     load_before = load_average()
     with one_thread():
         machine = environment(generator.transformer.device)
@@ -215,13 +215,13 @@ def bench_switch(generator: Generator, sweep: Sweep, report: Callable[[str], Non
                 order = list(METHODS)[:: 1 if turn % 2 else -1]
                 pair = {m: _rollout(generator, policies[m, window], blocks, sweep, features) for m in order}
                 made = measure_pair(pair, blocks, sweep.ordinary)
-                if turn == 0:
-                    full = -(-window // size)  # blocks that fill the window
-                    host |= {(m, window): _host(policies[m, window], pair[m], size, full) for m in METHODS}
-                pair.clear()  # the next caches take the place of these
                 if turn >= 0:
+                    full = -(-window // size)  # blocks that fill the window
                     for method, switch in made.items():
                         switches[method, window].append(switch)
+                        for history, taken in _host(policies[method, window], pair[method], size, full).items():
+                            host[method, window][history] += taken
+                pair.clear()  # the next caches take the place of these
             report("warm-up done" if turn < 0 else f"round {turn + 1}/{sweep.repeats} done")
     page = kv_bytes_per_page(
         generator.transformer.config,

@@ -74,11 +74,6 @@ class SlotTable:
             )
         self.pages[page.id], self.slots[page.id], self.turns[slot] = page, [slot], turn
 
-    def drop(self, page: PageId) -> None:
-        del self.pages[page]
-        for slot in self.slots.pop(page):
-            del self.turns[slot]
-
     def keep(self, pages: Collection[PageId]) -> None:
         """Forget all other pages, in a time that hardly depends on how many they are."""
         self.pages = {page: entry for page, entry in self.pages.items() if page in pages}
