@@ -71,7 +71,7 @@ def _run_cpu(options: argparse.Namespace) -> int:
         if isinstance(error, UserError):
             raise
         raise UserError(str(error)) from error
-    path = options.out or named(f"{options.what}-cpu")
+    path = options.out or named("cpu" if options.what == "cpu" else "growth-cpu")
     show_and_write(path, "one core, one thread", report.to_table(), report.to_json())
     print(f"draw it: irope plot {path}")
     return 0

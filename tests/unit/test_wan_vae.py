@@ -264,6 +264,29 @@ def test_weights_in_the_order_of_a_gpu_give_the_same_picture(folder: Path, codec
     assert (other.decoder()(z).int() - codec.decoder()(z).int()).abs().max() <= 1
 
 
+def test_activations_stay_in_the_order_of_a_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """cuDNN answers channels-last to such weights; what comes between two convolutions must not turn that around.
+
+    Else each would turn it back, unseen. The latents themselves come channels-first.
+    """
+    codec = load_vae(folder, CPU, torch.float32, latents_per_call=3)
+    vae_module._channels_last(codec.vae.decoder)
+    convolve = torch.nn.functional.conv3d
+    taken: list[bool] = []
+
+    def as_cudnn(x: Tensor, *rest: Any) -> Tensor:
+        taken.append(x.is_contiguous(memory_format=torch.channels_last_3d))
+        return convolve(x, *rest).contiguous(memory_format=torch.channels_last_3d)
+
+    monkeypatch.setattr(torch.nn.functional, "conv3d", as_cudnn)
+    decode = codec.decoder()
+    for _ in range(4):
+        taken.clear()
+        decode(latents(3, height=4, width=6))
+    assert taken == [False] + [True] * (len(taken) - 1)
+    assert len(taken) > 30
+
+
 class Census(TorchDispatchMode):
     """The most bytes that tensors made under it held at once."""
 

@@ -118,8 +118,8 @@ class WanCodec:
         """
         steady = z_BCFhw.shape[2] == self.latents_per_call and _full(features)
         decode = self._steady if steady else self.vae.decoder
-        if steady:  # an axis of one may have any stride, and a compiler begins anew for another one
-            features[:] = [one[0][None] if isinstance(one, Tensor) else one for one in features]
+        if steady:
+            features[:] = [_usual_strides(one) if isinstance(one, Tensor) else one for one in features]
         pixels: Tensor = decode(self.vae.post_quant_conv(z_BCFhw), feat_cache=features, feat_idx=[0], first_chunk=first)
         return pixels
 
@@ -304,6 +304,11 @@ def _full(features: Features) -> bool:
     """Whether every convolution that remembers anything remembers two frames, as from the third call of a stream on."""
     kept = [feature for feature in features if feature is not None]
     return bool(kept) and all(isinstance(feature, Tensor) and feature.shape[2] == 2 for feature in kept)
+
+
+def _usual_strides(feature_1Cfyx: Tensor) -> Tensor:
+    """An axis of one may have any stride; a compiler begins anew for another one, and the layout is read from it."""
+    return feature_1Cfyx.as_strided(feature_1Cfyx.shape, (feature_1Cfyx.numel(), *feature_1Cfyx.stride()[1:]))
 
 
 def _on(device: torch.device, features: Features) -> Features:
