@@ -39,6 +39,8 @@ WAITED = 1.1
 """Wall time over CPU time above which the process shared its core."""
 _PAIRED, _FRESH = 60, 20
 """Blocks at the end of the longest video that take turns with those of videos just begun; counted of each of those."""
+_TREND = 30
+"""Blocks below which a change over a video is noise."""
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -219,12 +221,10 @@ class BenchReport:
                     f"{cpu.median:.2f} ms",
                     f"p10 {cpu.p10:.2f}, p90 {cpu.p90:.2f}, wall {length.wall.median:.2f}, n {length.blocks}",
                 ),
-                (
-                    "  change over the video",
-                    f"{length.slope:+.2f} %",
-                    f"Theil-Sen slope x blocks; {ratio}; minima of {self.repeats}",
-                ),
             ]
+            if length.blocks >= _TREND:
+                slope = f"Theil-Sen slope x blocks; {ratio}; minima of {self.repeats}"
+                rows.append(("  change over the video", f"{length.slope:+.2f} %", slope))
         if self.aged is not None:
             spread = f"p10 {self.aged.p10:.3f}, p90 {self.aged.p90:.3f}, n {self.aged.n}"
             rows.append(

@@ -72,11 +72,16 @@ def _cpu(report: dict[str, Any], path: Path) -> Drawn:
     own = ", the embedded model" if report["model"].startswith("tiny") else ""
     device = report["environment"]["device"]["name"]
     subtitle = f"model {report['model']}{own} · {device}, one thread · n = {report['repeats']} roll-outs"
-    longest = report["lengths"][-1]
+    longest, aged = report["lengths"][-1], report.get("aged")
+    change = (
+        f"over {longest['seconds']:g} s the cost moves by {longest['slope']:+.2f} % (Theil-Sen)"
+        if aged is None
+        else f"after {longest['seconds']:g} s a block costs {aged['median']:.3f} times one of a video just begun "
+        f"(by turns, n = {aged['n']})"
+    )
     note = (
-        f"CPU time, smallest of the roll-outs, medians of neighbouring blocks; over {longest['seconds']:g} s the cost "
-        f"moves by {longest['slope']:+.2f} % (Theil-Sen) and memory by {report['resident_growth'] / MIB:+.2f} MiB per "
-        "1,000 blocks"
+        f"CPU time, smallest of the roll-outs, medians of neighbouring blocks; {change}; memory moves by "
+        f"{report['resident_growth'] / MIB:+.2f} MiB per 1,000 blocks"
     )
     return data, subtitle, [note, *report["notes"]]
 

@@ -45,6 +45,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="JSON; the table goes beside it as .md (default: results/reports)")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides (method, model, protocol)")
     options = parser.parse_intermixed_args(arguments)
+    options.command = " ".join(["irope bench", *arguments])
     if options.what == "distortions":
         from irope.cli.bench_distortions import run_distortions
 
@@ -72,7 +73,7 @@ def _run_cpu(options: argparse.Namespace) -> int:
             raise
         raise UserError(str(error)) from error
     path = options.out or named("cpu" if options.what == "cpu" else "growth-cpu")
-    show_and_write(path, "one core, one thread", report.to_table(), report.to_json())
+    show_and_write(path, "one core, one thread", options.command, report.to_table(), report.to_json())
     print(f"draw it: irope plot {path}")
     return 0
 
@@ -89,8 +90,7 @@ def _run_switch(options: argparse.Namespace) -> int:
     sweep = Sweep.from_config({**values, "prompts": (PROMPT, AFTER)})
     generator = load_generator(load(options.overrides))
     made = bench_switch(generator, sweep, lambda line: print(line, flush=True))
-    words = " ".join(["irope bench switch", f"--repeats {options.repeats}", *options.overrides])
-    made |= {"command": words, "date": datetime.now(UTC).isoformat(timespec="seconds")}
+    made |= {"command": options.command, "date": datetime.now(UTC).isoformat(timespec="seconds")}
     path = options.out or named(f"switch-{made['environment']['device']['type']}")
     table = path.with_suffix(".md")
     write_json_atomic(path, made)

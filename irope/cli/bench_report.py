@@ -22,12 +22,15 @@ def named(what: str) -> Path:
     return Path("results/reports") / f"bench-{what}-{datetime.now(UTC):%Y-%m-%d}.json"
 
 
-def show_and_write(path: Path, title: str, rows: Sequence[tuple[str, str, str]], report: Mapping[str, Any]) -> None:
+def show_and_write(
+    path: Path, title: str, command: str, rows: Sequence[tuple[str, str, str]], report: Mapping[str, Any]
+) -> None:
     """Show rows under `HEAD`; write ``report`` to ``path`` and the rows beside it."""
     shown = Table(*HEAD, title=title, title_justify="left")
     for row in rows:
         shown.add_row(*row)
     wide_console().print(shown)
-    write_json_atomic(path, json.loads(json.dumps(report)))
-    write_atomic(path.with_suffix(".md"), "\n".join([f"# {title.capitalize()}", "", *table(HEAD, rows), ""]).encode())
+    write_json_atomic(path, json.loads(json.dumps({**report, "command": command})))
+    lines = [f"# {title.capitalize()}", "", f"`{command}`, {report['date'][:10]}.", "", *table(HEAD, rows), ""]
+    write_atomic(path.with_suffix(".md"), "\n".join(lines).encode())
     print(f"written to {path} and {path.with_suffix('.md').name}")

@@ -64,7 +64,7 @@ def run_score(options: argparse.Namespace) -> int:
         "load_before": load_before,
         "environment": environment(runtime.device),
     }
-    show_and_write(options.out or named(f"score-{runtime.device}"), TITLE, rows, report)
+    show_and_write(options.out or named(f"score-{runtime.device}"), TITLE, options.command, rows, report)
     return 0
 
 

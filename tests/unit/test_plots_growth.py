@@ -55,6 +55,10 @@ def test_cpu(tmp_path: Path) -> None:
     ):
         assert expected in said
     assert measurement([str(path)]) == ("growth", path)
+    aged = {"median": 1.0012, "p10": 0.9, "p90": 1.1, "n": 120}
+    said = texts(saved(tmp_path, CPU | {"aged": aged}))
+    assert "after 240 s a block costs 1.001 times one of a video just begun (by turns, n = 120)" in said
+    assert "Theil-Sen" not in said
 
 
 def test_gpu_leaves_the_warm_up_out(tmp_path: Path) -> None:
