@@ -167,6 +167,6 @@ class Recording:
             "seconds_per_block": log.seconds,
             "plans": log.trace.entries,
             "environment": environment(rollout.model.device)
-            | {"execution": rollout.execution}
+            | {"execution": rollout.execution, "compiled": rollout.model.compiled}
             | ({"batch": rollout.batch} if rollout.batch > 1 else {}),
         }

@@ -302,6 +302,11 @@ class CausalWanTransformer(nn.Module):
         for block in self.blocks:
             block.compile_parts(frames, backend)  # type: ignore[operator]
 
+    @property
+    def compiled(self) -> bool:
+        """Whether `compile_layers` is in force."""
+        return any(block._compiled is not None for block in self.blocks)
+
     def forward(self, x_BFCHW: Tensor, t: Tensor | Times, cross: CrossKV, attend: SelfAttention) -> Tensor:
         """Flow v = noise - x0 of F latent frames, [B, F, C, H, W] in the dtype of the model.
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from irope.claims import Claims
     from irope.config import Settings
+    from irope.generator import Generator
     from irope.jobs import VideoJob
 
 
@@ -80,6 +81,7 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
     generator = load_generator(config) if ours else None
     if generator is not None:
         generator.prepare([segment.prompt for job in ours for segment in job.timeline.segments])
+        say_warm_up(generator, min(most, len(ours)))
     claims, todo = Claims(Path(config["sys"]["out"])), deque(jobs)
     with RolloutProgress(generator.clock.block if generator else 1) as progress, _terminated() as stop:
         waiting = _Waiting(claims)
@@ -103,6 +105,15 @@ def make(jobs: Sequence[VideoJob], config: Settings) -> int:
             for problem in problems:
                 raise KeyboardInterrupt if isinstance(problem, Interrupted) else problem
     return 0
+
+
+def say_warm_up(generator: Generator, batch: int) -> None:
+    """Let the compiler do its work, which no video's time counts."""
+    from irope.warm_up import warm_up
+
+    if generator.transformer.compiled:
+        print("compiling the model, once in every process; sys.compile=false does without", flush=True)
+        print(f"compiled in {warm_up(generator, batch):.0f} s", flush=True)
 
 
 def _say_made(job: VideoJob, sidecar: Mapping[str, Any], how: str) -> None:

@@ -23,6 +23,7 @@ from eval.score import Outcome, Plan, ScoredCheck, score_video
 from eval.videos import generated_video
 from irope.claims import Claim, ClaimLost, Claims
 from irope.cli.experiments import scores_folder_of, scores_of
+from irope.cli.generate import say_warm_up
 from irope.cli.local import PARENT
 from irope.cli.survey import STAGES, stages_of
 from irope.config import Choice, patched
@@ -260,6 +261,7 @@ class Worker:
         wanted = task.cell.config["video"]["model"]
         if getattr(self, "_loaded", (None,))[0] != wanted:
             self._loaded: tuple[Any, Generator] = (wanted, load_generator(task.cell.config))
+            say_warm_up(self._loaded[1], self.batch)
         return self._loaded[1]
 
     @cached_property

@@ -2,14 +2,18 @@
 
 import copy
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, fx
 
 from irope.policy import CacheEvent
+from irope.timeline import CLOCK
 from irope.transformer import CausalWanTransformer
-from tests.rollout_kit import SWITCH, Script, latents, make, model, rollout
+from irope.warm_up import warm_up
+from tests.rollout_kit import FRAME, SWITCH, Script, latents, make, model, rollout
 
 
 @pytest.fixture
@@ -74,3 +78,21 @@ def test_training_and_copies_run_as_they_are(compiled: tuple[CausalWanTransforme
     with torch.no_grad():
         made(x, torch.zeros(1, 3), made.text_kv(text), lambda layer, q, k, v: v)
     assert graphs == []
+
+
+def test_a_warm_up_leaves_nothing_to_compile(
+    compiled: tuple[CausalWanTransformer, list[fx.GraphModule]],
+) -> None:
+    made, graphs = compiled
+    generator: Any = SimpleNamespace(
+        transformer=made, codec=None, steps=(1000, 500), shift=5.0, frame_shape=FRAME, clock=CLOCK, horizon=21,
+        execution="fast",
+    )  # fmt: skip
+    assert (warm_up(generator) or 0) > 0
+    assert len(graphs) == 2
+    video("infinity_rope", 7, {4: SWITCH}, window=9)
+    assert len(graphs) == 2
+    assert (warm_up(generator, batch=2) or 0) > 0
+    assert len(graphs) == 4
+    made.compile_layers(())
+    assert warm_up(generator) is None
