@@ -174,7 +174,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_plot_shows_the_published_numbers_and_names_the_model(tmp_path: Path) -> None:
-    path = next((ROOT / "results" / "published").glob("latency-cpu-*.json"))
+    path = next((ROOT / "results" / "published").glob("bench-switch-cpu-*.json"))
     report, plot = load_report(path), draw(path)
     data = plot.data.set_index(["method", "window"])
     assert len(data) == len(report["rows"])
