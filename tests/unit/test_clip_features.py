@@ -25,6 +25,7 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
+@needs_torchvision
 def test_missing_networks_are_named_and_cost_the_fast_dimensions_only(home):
     video = Video(noise(70))
     scorers = {"subject_consistency": Consistency(), "background_consistency": Consistency(), **FLICKER}

@@ -55,6 +55,7 @@ for cache in (own, shared):
 def umt5() -> Any:
     """A random encoder; weights as large as those of a trained one, so that no term vanishes."""
     import_diffusers()
+    pytest.importorskip("transformers")
     from transformers import UMT5Config, UMT5EncoderModel
 
     config = UMT5Config(

@@ -63,6 +63,7 @@ def stock(small, tmp_path):
     decord.bridge.set_bridge("native")  # the package leaves it at torch
 
 
+@pytest.mark.skipif(packages.missing() is not None, reason=f"vbench: {packages.missing()}")
 def test_the_frames_sampled_are_those_of_the_package():
     stock = packages.load("vbench.utils").get_frame_indices
     for frames in range(1, 400):
