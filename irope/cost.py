@@ -30,12 +30,12 @@ class Rates:
 
 
 MODEL: dict[str, Rates] = {
-    "tiny": Rates(0.024, 0.009, 27_000, "what two workers took on two CPU cores"),
+    "tiny": Rates(0.025, 0.008, 27_000, "what two workers took on two CPU cores"),
     "wan_1_3b": Rates(0.38, 0.13, 125_000, "the published code at window 6 and VBench, not measured here", "H100"),
 }
 """Used until something was measured.
 
-The embedded model's are medians over `irope run delta_ablation` (80 videos of 40 s, AMD EPYC, 22 November 2026): slower
+The embedded model's are medians over `irope run delta_ablation` (80 videos of 40 s, AMD EPYC, 23 November 2026): slower
 than its benchmarks, as two workers share a machine and write files. The 1.3B model's are added up from timings that
 users and authors of the published code report: 1.5 s of an H100 for a second of video, 2.1 s for seven
 dimensions of VBench as it ships; and 4 Mbit/s of H.264, which is a guess."""
