@@ -201,12 +201,14 @@ def test_of_a_full_window_only_the_keys_of_the_sink_change() -> None:
 def test_a_flush_costs_the_same_for_every_window_and_history(window: int, block: int) -> None:
     """The flush changes integers, no more; the block behind it brings the sink beside the frames that are kept."""
     policy = InfinityRope(window=window)
-    a, pages = arena(window, batch=1, sink=1), tuple[Page, ...]()
+    a, pages, generator = arena(window, batch=1, sink=1), tuple[Page, ...](), torch.Generator().manual_seed(0)
     for b in range(block):
         view = CacheView(pages, (3 * b, 3 * b + 1, 3 * b + 2))
         plan = policy.plan(view)
         a.execute(plan, 0)
         a.writing(view.block, 0)
+        for layer, made in enumerate(draw(3, generator)):
+            a(layer, *(x[:1] for x in made))
         pages = pages_after(view, plan, commit=True)
     assert a.moved_pages == 0
     before, turned = copied(a), a.turned_pages
