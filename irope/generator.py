@@ -78,7 +78,7 @@ def load_generator(config: Settings) -> Generator:
         if offloaded:
             raise ConfigError("video.model.linear=fp8 keeps its weights in place; needs video.model.offload=false")
         quantise_layers(made.transformer)
-    if compiles(config, made.transformer.device) and not offloaded:
+    if execution == "fast" and compiles(config, made.transformer.device) and not offloaded:
         made.transformer.compile_layers((made.clock.block,))
     return made
 

@@ -124,3 +124,9 @@ def test_execution_is_in_the_sidecar_and_not_in_the_key(tmp_path: Path) -> None:
     assert generate(job, load_generator(config))["environment"]["execution"] == "reference"
     with pytest.raises(ConfigError, match=r"sys\.execution=refrence is not valid; did you mean 'reference'"):
         load_generator(load([*words, "sys.execution=refrence"]))
+
+
+@pytest.mark.parametrize("execution", ["fast", "reference"])
+def test_the_published_order_of_operations_is_not_compiled(execution: str) -> None:
+    made = load_generator(load(["sys.compile=true", f"sys.execution={execution}"]))
+    assert made.transformer.compiled == (execution == "fast")
